@@ -1,0 +1,1 @@
+"""Ground floor of the platform: settings, errors, digests, storage, package format, registry client."""

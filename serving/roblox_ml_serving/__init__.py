@@ -1,0 +1,1 @@
+"""Serving: model package to Triton repository, the agent beside Triton, the door in front of it."""
