@@ -1,0 +1,54 @@
+# Everything a newcomer types. `make help` lists it; every target sets itself up first.
+PYTHON ?= python3.11
+VENV   := .venv
+PY     := $(VENV)/bin/python
+RML    := $(VENV)/bin/rml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit lint format bench bench-sdk up down status lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: ## make .venv and the Triton environment from the hash-pinned locks (seconds when already there)
+	@$(PYTHON) scripts/setup_env.py
+	@$(PY) scripts/setup_triton.py
+
+demo: setup ## the main job on real data: notebook -> pipeline -> registry -> Triton -> answers
+	@$(PY) scripts/demo.py
+
+test: setup ## everything this machine can test, real servers included; ends with what was skipped and why
+	@$(PY) -m pytest
+
+test-unit: setup ## the quick part of the tests
+	@$(PY) -m pytest tests/unit
+
+lint: setup ## ruff, mypy and the floor-plan guards
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(PY) -m pytest -q tests/unit/test_floor_plan.py
+
+format: setup ## let ruff rewrite what it can
+	@$(VENV)/bin/ruff check --fix-only -q .
+	@$(VENV)/bin/ruff format -q .
+
+bench: bench-sdk ## every benchmark
+
+bench-sdk: setup ## what the SDK costs: capture, compile, first line of a step, environments
+	@$(PY) -m benchmarks.sdk
+
+up: setup ## start the local stack (MLflow, control plane, Triton, agent, door)
+	@$(RML) up
+
+down: ## stop the local stack
+	@$(RML) down
+
+status: ## show the local stack's parts, ports and health
+	@$(RML) status
+
+lock: setup ## resolve requirements/*.in again into hash-pinned locks
+	@$(PY) scripts/lock.py
+
+clean: ## remove what setup and the demo made (.venv, .triton, .build)
+	rm -rf $(VENV) .triton .build .mypy_cache .ruff_cache .pytest_cache .hypothesis
