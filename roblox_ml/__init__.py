@@ -1,0 +1,80 @@
+"""roblox_ml: notebook code to Kubeflow pipelines, a versioned registry and Triton endpoints, without building an image.
+
+    import roblox_ml as rml
+
+Every public name is loaded on first use (PEP 562): `import roblox_ml` costs milliseconds, and a step, which runs with
+nothing installed but Python, never pays for the parts it does not touch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# public name → (module, attribute); attribute None = the module itself
+_EXPORTS: dict[str, tuple[str, str | None]] = {
+    "Artifact": ("._artifacts", "Artifact"),
+    "Dataset": ("._artifacts", "Dataset"),
+    "HTML": ("._artifacts", "HTML"),
+    "Markdown": ("._artifacts", "Markdown"),
+    "Metrics": ("._artifacts", "Metrics"),
+    "Model": ("._artifacts", "Model"),
+    "at_most": ("._graph.gates", "at_most"),
+    "dataset": ("._graph.system", "dataset"),
+    "datasets": (".datasets", None),
+    "deploy": (".deploy", "deploy"),
+    "email": (".notify", "email"),
+    "errors": (".errors", None),
+    "gate": ("._graph.gates", "gate"),
+    "gc": (".housekeeping", "gc"),
+    "get_run": (".runs", "get_run"),
+    "models": (".models", None),
+    "otherwise": ("._graph.conditions", "otherwise"),
+    "pipeline": ("._graph.pipeline", "pipeline"),
+    "register": ("._graph.system", "register"),
+    "runs": (".runs", "runs"),
+    "slack": (".notify", "slack"),
+    "step": ("._graph.step", "step"),
+    "undeploy": (".deploy", "undeploy"),
+    "webhook": (".notify", "webhook"),
+    "when": ("._graph.conditions", "when"),
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module, attribute = _EXPORTS[name]
+    except KeyError:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, _EXPORTS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise AttributeError(f"module 'roblox_ml' has no attribute {name!r}{hint}") from None
+    loaded = import_module(module, __name__)
+    value = loaded if attribute is None else getattr(loaded, attribute)
+    # Written into the module, so the next access is an ordinary one, and so that `rml.runs` (a function) wins over the
+    # submodule `roblox_ml.runs`, which importing it has just put there under the same name.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})
+
+
+if TYPE_CHECKING:
+    from . import datasets, errors, models
+    from ._artifacts import HTML, Artifact, Dataset, Markdown, Metrics, Model
+    from ._graph.conditions import otherwise, when
+    from ._graph.gates import at_most, gate
+    from ._graph.pipeline import pipeline
+    from ._graph.step import step
+    from ._graph.system import dataset, register
+    from .deploy import deploy, undeploy
+    from .housekeeping import gc
+    from .notify import email, slack, webhook
+    from .runs import get_run, runs
