@@ -42,7 +42,33 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "when": ("._graph.conditions", "when"),
 }
 
-__all__ = sorted(_EXPORTS)
+__all__ = [
+    "Artifact",
+    "Dataset",
+    "HTML",
+    "Markdown",
+    "Metrics",
+    "Model",
+    "at_most",
+    "dataset",
+    "datasets",
+    "deploy",
+    "email",
+    "errors",
+    "gate",
+    "gc",
+    "get_run",
+    "models",
+    "otherwise",
+    "pipeline",
+    "register",
+    "runs",
+    "slack",
+    "step",
+    "undeploy",
+    "webhook",
+    "when",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ARTIFACT_TYPES", "HTML", "Artifact", "Dataset", "Markdown", "Metrics", "Model", "artifact_type", "load_artifact"]
+__all__ = [
+    "ARTIFACT_TYPES",
+    "HTML",
+    "Artifact",
+    "Dataset",
+    "Markdown",
+    "Metrics",
+    "Model",
+    "artifact_type",
+    "load_artifact",
+]
 
 
 class Artifact:
@@ -42,7 +52,7 @@ class Artifact:
 
     @property
     def path(self) -> Path:
-        """The artifact's directory. A new artifact gets a fresh temporary one; the runtime moves it where it belongs."""
+        """The artifact's directory. A new artifact gets a temporary one; the runtime moves it where it belongs."""
         if self._path is None:
             self._path = Path(tempfile.mkdtemp(prefix=f"rml-{type(self).__name__.lower()}-"))
         return self._path
