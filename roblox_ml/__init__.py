@@ -43,9 +43,9 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
 }
 
 __all__ = [
+    "HTML",
     "Artifact",
     "Dataset",
-    "HTML",
     "Markdown",
     "Metrics",
     "Model",
