@@ -1,0 +1,65 @@
+"""`rml deploy | undeploy | endpoints | predict | rollback`: live models."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from ._console import Json, console, print_json
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this file."""
+    for command in (deploy, undeploy, predict, rollback):
+        app.command()(command)
+
+
+def deploy(
+    reference: Annotated[str, typer.Argument(metavar="NAME@ALIAS | NAME/VERSION")],
+    name: Annotated[str | None, typer.Option(help="Endpoint name; the model's when not given.")] = None,
+) -> None:
+    """Put a model behind the door; starts what is not running."""
+    import roblox_ml as rml
+
+    endpoint = rml.deploy(reference, name)
+    console.print(f"{endpoint.name} serves version {endpoint.version} at {endpoint.url}")
+    console.print(endpoint.curl(), highlight=False, soft_wrap=True)
+
+
+def undeploy(name: str) -> None:
+    """Take an endpoint away."""
+    import roblox_ml as rml
+
+    rml.undeploy(name)
+    console.print(f"{name} is no longer served")
+
+
+def predict(
+    name: str,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; from standard input, one a line, when none is given.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help='Named inputs as JSON, e.g. \'{"X": [[1, 2]]}\'.')] = None,
+    grpc: Annotated[bool, typer.Option("--grpc", help="Ask over gRPC.")] = False,
+    json: Json = False,
+) -> None:
+    """Ask an endpoint."""
+    from ..deploy import endpoint
+
+    inputs: Any = jsonlib.loads(data) if data else texts or [line.rstrip("\n") for line in sys.stdin]
+    target = endpoint(name)
+    answer = target.grpc.predict(inputs) if grpc else target.predict(inputs)
+    if json:
+        print_json(answer.to_dict())
+    else:
+        console.print(answer)
+
+
+def rollback(name: str) -> None:
+    """Send an endpoint back to the version before, for every client at once."""
+    from ..deploy import endpoint
+
+    target = endpoint(name)
+    target.rollback()
+    console.print(f"{name} serves version {target.version}")
