@@ -1,0 +1,215 @@
+"""The small typed client of the control plane's REST API, for services (agent, door) and for the SDK.
+
+Synchronous on purpose: its users are background threads and notebooks. Errors come back as the classes of
+`roblox_ml_core.errors` that the control plane raised; a control plane that does not answer is `Unavailable`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from .digests import FileEntry
+from .errors import Unavailable, from_json
+from .settings import ControlPlaneSettings, HomeSettings
+
+__all__ = ["DesiredModel", "DesiredModels", "ModelState", "RegistryClient"]
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredModel:
+    """A version that must be resident on a server, and every file it consists of."""
+
+    model: str
+    version: int
+    digest: str
+    manifest: Mapping[str, FileEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredModels:
+    """All versions a server must hold; `generation` is what to pass as `after` next time."""
+
+    generation: int
+    models: tuple[DesiredModel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """What an agent says of one version: `state` is ready, loading, pulling or failed; `reason` says why it failed."""
+
+    model: str
+    version: int
+    digest: str
+    state: str
+    reason: str = ""
+
+
+class RegistryClient:
+    """Calls to one control plane. Without arguments: the address of ``RML_CONTROL_URL`` and the token of this home."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        actor: str | None = None,
+        timeout: float = 30.0,
+        transport: Any = None,
+    ) -> None:
+        import httpx  # a tenth of a second: paid by the first client, not by `import`
+
+        self.url = (url or ControlPlaneSettings().base_url).rstrip("/")
+        token = token if token is not None else HomeSettings().read_token()
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        if actor:
+            headers["x-rml-actor"] = quote(actor, safe=" @.+-_:/")
+        self._timeout = timeout
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, transport=transport)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> RegistryClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        wait: float = 0.0,
+    ) -> Any:
+        """One request and its decoded JSON; `wait` seconds are added to the time-out for a long poll."""
+        import httpx
+
+        query = {key: value for key, value in (params or {}).items() if value is not None}
+        # An explicit encoder: NaN metrics must reach the server, which stores them as words and fails the gate on them.
+        content = None if body is None else json.dumps(body).encode()
+        headers = {} if content is None else {"content-type": "application/json"}
+        try:
+            answer = self._http.request(
+                method, path, params=query, content=content, headers=headers, timeout=self._timeout + wait
+            )
+        except httpx.HTTPError as error:
+            raise Unavailable(
+                f"the control plane at {self.url} does not answer ({type(error).__name__}: {error})",
+                hint="start it with `rml up`, or set RML_CONTROL_URL to where it runs",
+            ) from error
+        try:
+            decoded = answer.json() if answer.content else None
+        except ValueError:
+            decoded = answer.text
+        if answer.is_error:
+            raise from_json(answer.status_code, decoded)
+        return decoded
+
+    # -- models ----------------------------------------------------------------------------------------------------
+
+    def register(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """POST a version; the answer has name, version, digest, created, gate and alias."""
+        return dict(self.call("POST", f"/v1/models/{name}/versions", body))
+
+    def models(self, query: str | None = None) -> list[dict[str, Any]]:
+        return list(self.call("GET", "/v1/models", params={"q": query})["models"])
+
+    def model(self, name: str) -> dict[str, Any]:
+        return dict(self.call("GET", f"/v1/models/{name}"))
+
+    def versions(self, name: str) -> list[dict[str, Any]]:
+        return list(self.call("GET", f"/v1/models/{name}/versions")["versions"])
+
+    def version(self, name: str, version: int) -> dict[str, Any]:
+        return dict(self.call("GET", f"/v1/models/{name}/versions/{version}"))
+
+    def tag(self, name: str, version: int, tags: Mapping[str, str | None]) -> dict[str, Any]:
+        """Set tags; a tag set to None is removed."""
+        return dict(self.call("PATCH", f"/v1/models/{name}/versions/{version}", {"tags": dict(tags)}))
+
+    def delete_version(self, name: str, version: int) -> dict[str, Any]:
+        return dict(self.call("DELETE", f"/v1/models/{name}/versions/{version}"))
+
+    # -- aliases ---------------------------------------------------------------------------------------------------
+
+    def alias(self, name: str, alias: str) -> dict[str, Any]:
+        return dict(self.call("GET", f"/v1/models/{name}/aliases/{alias}"))
+
+    def alias_history(self, name: str, alias: str) -> list[dict[str, Any]]:
+        return list(self.call("GET", f"/v1/models/{name}/aliases/{alias}/history")["history"])
+
+    def promote(
+        self, name: str, alias: str, version: int, *, expected_generation: int | None = None, reason: str = ""
+    ) -> dict[str, Any]:
+        """Point an alias at a version; with `expected_generation` only if nobody moved it since (else `Conflict`)."""
+        body = {"version": version, "expected_generation": expected_generation, "reason": reason}
+        return dict(self.call("PUT", f"/v1/models/{name}/aliases/{alias}", body))
+
+    def rollback(self, name: str, alias: str, *, expected_generation: int | None = None) -> dict[str, Any]:
+        body = {"expected_generation": expected_generation}
+        return dict(self.call("POST", f"/v1/models/{name}/aliases/{alias}/rollback", body))
+
+    # -- endpoints -------------------------------------------------------------------------------------------------
+
+    def put_endpoint(
+        self, endpoint: str, model: str, *, alias: str | None = None, version: int | None = None
+    ) -> dict[str, Any]:
+        """Create or point an endpoint at a model's alias (it follows it) or at one version."""
+        body = {"model": model, "alias": alias, "version": version}
+        return dict(self.call("PUT", f"/v1/endpoints/{endpoint}", body))
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        return list(self.call("GET", "/v1/endpoints")["endpoints"])
+
+    def endpoint(self, endpoint: str) -> dict[str, Any]:
+        return dict(self.call("GET", f"/v1/endpoints/{endpoint}"))
+
+    def delete_endpoint(self, endpoint: str) -> dict[str, Any]:
+        return dict(self.call("DELETE", f"/v1/endpoints/{endpoint}"))
+
+    def rollback_endpoint(self, endpoint: str) -> dict[str, Any]:
+        return dict(self.call("POST", f"/v1/endpoints/{endpoint}/rollback"))
+
+    # -- what doors and agents poll --------------------------------------------------------------------------------
+
+    def snapshot(self, after: int | None = None, wait: float = 0.0) -> dict[str, Any]:
+        """The policy snapshot; with `after`, the answer waits up to `wait` seconds for a newer one."""
+        return dict(self.call("GET", "/v1/snapshot", params={"after": after, "wait": wait}, wait=wait))
+
+    def desired(self, server: str, after: int | None = None, wait: float = 0.0) -> DesiredModels:
+        """The versions that must be resident on `server`; with `after`, waits up to `wait` seconds for a change."""
+        path = f"/v1/servers/{server}/desired"
+        answer = self.call("GET", path, params={"after": after, "wait": wait}, wait=wait)
+        models = tuple(
+            DesiredModel(model["model"], int(model["version"]), model["digest"], model["manifest"])
+            for model in answer["models"]
+        )
+        return DesiredModels(int(answer["generation"]), models)
+
+    def report(self, server: str, http: str, grpc: str, models: Sequence[ModelState]) -> None:
+        """Say what a server holds. Silence for longer than the control plane's limit means not ready."""
+        states = [
+            {"model": m.model, "version": m.version, "digest": m.digest, "state": m.state, "reason": m.reason}
+            for m in models
+        ]
+        self.call("PUT", f"/v1/servers/{server}/status", {"http": http, "grpc": grpc, "models": states})
+
+    # -- upkeep ----------------------------------------------------------------------------------------------------
+
+    def gc(self, *, dry_run: bool = True, **options: Any) -> dict[str, Any]:
+        return dict(self.call("POST", "/v1/gc", {"dry_run": dry_run, **options}))
+
+    def ready(self) -> bool:
+        """Whether the control plane answers and is ready."""
+        try:
+            self.call("GET", "/readyz")
+        except Exception:  # any failure at all means: not ready
+            return False
+        return True

@@ -1,0 +1,173 @@
+"""One settings class per service, read from the environment; every address is loopback unless somebody says otherwise.
+
+Secrets are never a default here: the token comes from ``RML_TOKEN`` or the file ``$RML_HOME/token``, the database
+password from a URL in the environment or in the file that ``RML_CONTROL_DATABASE_URL_FILE`` names.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["AgentSettings", "ControlPlaneSettings", "DoorSettings", "HomeSettings", "MlflowSettings", "TritonSettings"]
+
+_LOOPBACK = "127.0.0.1"
+
+
+class HomeSettings(BaseSettings):
+    """Where state lives (``RML_HOME``), where blobs live (``RML_STORE``) and the token (``RML_TOKEN`` or its file)."""
+
+    model_config = SettingsConfigDict(env_prefix="RML_", extra="ignore")
+
+    home: Path = Field(default=Path("~/.roblox_ml"), description="the folder that holds all local state")
+    store: str = Field(default="", description="URL of the blob store; empty: the folder `store` in the home")
+    token: SecretStr | None = Field(default=None, description="the control plane's bearer token; empty: the file")
+
+    @property
+    def root(self) -> Path:
+        """The home as an absolute path (not created)."""
+        return Path(os.path.abspath(self.home.expanduser()))  # noqa: PTH100 - resolve() would follow a linked home away
+
+    @property
+    def store_url(self) -> str:
+        return self.store or (self.root / "store").as_uri()
+
+    @property
+    def token_path(self) -> Path:
+        return self.root / "token"
+
+    def read_token(self) -> str | None:
+        """The token of the environment, else of the file, else None."""
+        if self.token is not None and self.token.get_secret_value():
+            return self.token.get_secret_value()
+        try:
+            return self.token_path.read_text(encoding="ascii").strip() or None
+        except FileNotFoundError:
+            return None
+
+    def ensure_token(self) -> str:
+        """The token; made (mode 0600) when there is none. Safe when several processes start at once: one file wins."""
+        if found := self.read_token():
+            return found
+        self.root.mkdir(parents=True, exist_ok=True)
+        draft = self.root / f".token-{os.getpid()}-{secrets.token_hex(4)}"
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as stream:
+            stream.write(secrets.token_urlsafe(32) + "\n")
+        try:
+            os.link(draft, self.token_path)  # fails when another process was first; a rename would replace its token
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+        token = self.read_token()
+        if token is None:
+            raise RuntimeError(f"{self.token_path} exists but is empty; remove it and start again")
+        return token
+
+
+class ControlPlaneSettings(BaseSettings):
+    """The control plane: where it listens, its database, its limits; clients read only `base_url`."""
+
+    model_config = SettingsConfigDict(env_prefix="RML_CONTROL_", extra="ignore")
+
+    host: str = _LOOPBACK
+    port: int = Field(default=18070, ge=0, le=65535)
+    url: str = Field(default="", description="what clients use; empty: http://host:port")
+    database_url: SecretStr = Field(default=SecretStr(""), description="SQLAlchemy URL; empty: SQLite in the home")
+    database_url_file: Path | None = Field(default=None, description="file that holds the URL (a mounted secret)")
+    max_body_bytes: int = Field(default=16 << 20, gt=0, description="largest JSON body")
+    max_blob_bytes: int = Field(default=64 << 30, gt=0, description="largest blob")
+    max_wait_s: float = Field(default=60.0, gt=0, description="longest long poll")
+    server_silence_s: float = Field(default=15.0, gt=0, description="a model server silent for longer is not ready")
+    mlflow_check_s: float = Field(default=15.0, gt=0, description="how often MLflow is compared with the registry")
+
+    @property
+    def base_url(self) -> str:
+        return self.url.rstrip("/") or f"http://{self.host}:{self.port}"
+
+    def resolve_database_url(self, home: HomeSettings) -> str:
+        """The database's URL: of the environment, else of the file, else SQLite in the home."""
+        if text := self.database_url.get_secret_value():
+            return text
+        if self.database_url_file is not None:
+            return self.database_url_file.read_text(encoding="utf-8").strip()
+        return f"sqlite:///{home.root / 'control.db'}"
+
+
+class MlflowSettings(BaseSettings):
+    """The MLflow server that the registry is projected into."""
+
+    model_config = SettingsConfigDict(env_prefix="RML_MLFLOW_", extra="ignore")
+
+    host: str = _LOOPBACK
+    port: int = Field(default=18050, ge=0, le=65535)
+    url: str = Field(default="", description="what clients use; empty: http://host:port")
+    enabled: bool = Field(default=True, description="project registrations into MLflow")
+
+    @property
+    def base_url(self) -> str:
+        return self.url.rstrip("/") or f"http://{self.host}:{self.port}"
+
+
+class DoorSettings(BaseSettings):
+    """The door: clients read `base_url` (``RML_DOOR_URL``) and `grpc_address` (``RML_DOOR_GRPC``)."""
+
+    model_config = SettingsConfigDict(env_prefix="RML_DOOR_", extra="ignore")
+
+    host: str = _LOOPBACK
+    port: int = Field(default=18080, ge=0, le=65535)
+    grpc_port: int = Field(default=18081, ge=0, le=65535)
+    url: str = Field(default="", description="what REST clients use; empty: http://host:port")
+    grpc: str = Field(default="", description="what gRPC clients use; empty: host:grpc_port")
+    poll_wait_s: float = Field(default=20.0, gt=0, description="how long one poll for a new snapshot waits")
+    deadline_s: float = Field(default=30.0, gt=0, description="deadline of a request that names none")
+    max_body_bytes: int = Field(default=64 << 20, gt=0, description="largest request body")
+
+    @property
+    def base_url(self) -> str:
+        return self.url.rstrip("/") or f"http://{self.host}:{self.port}"
+
+    @property
+    def grpc_address(self) -> str:
+        return self.grpc or f"{self.host}:{self.grpc_port}"
+
+
+class TritonSettings(BaseSettings):
+    """One Triton server: its three ports, and where its installation lies."""
+
+    model_config = SettingsConfigDict(env_prefix="RML_TRITON_", extra="ignore")
+
+    host: str = _LOOPBACK
+    http_port: int = Field(default=18000, ge=0, le=65535)
+    grpc_port: int = Field(default=18001, ge=0, le=65535)
+    metrics_port: int = Field(default=18002, ge=0, le=65535)
+    dir: Path | None = Field(default=None, description="installation folder; empty: found by the serving package")
+
+    @property
+    def http_address(self) -> str:
+        return f"{self.host}:{self.http_port}"
+
+    @property
+    def grpc_address(self) -> str:
+        return f"{self.host}:{self.grpc_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://{self.host}:{self.metrics_port}/metrics"
+
+
+class AgentSettings(BaseSettings):
+    """The model agent beside one Triton server."""
+
+    model_config = SettingsConfigDict(env_prefix="RML_AGENT_", extra="ignore")
+
+    server: str = Field(default="local", description="name of the Triton server this agent looks after")
+    poll_wait_s: float = Field(default=10.0, gt=0, description="how long one poll for desired models waits")
+    heartbeat_s: float = Field(default=4.0, gt=0, description="longest silence towards the control plane")
+    load_timeout_s: float = Field(default=300.0, gt=0, description="longest load of one model")
+    metrics_port: int = Field(default=0, ge=0, le=65535, description="Prometheus port of the agent; 0: none")
