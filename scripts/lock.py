@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / "requirements"
 sys.path.insert(0, str(ROOT))
 
-from roblox_ml._runtime.environments import index_flags  # noqa: E402
+from roblox_ml._runtime.indexes import index_flags  # noqa: E402
 
 LOCKS = {
     "platform": ("x86_64-manylinux_2_28", ()),

@@ -19,29 +19,46 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOCKS = [ROOT / "requirements" / "platform.txt", ROOT / "requirements" / "dev.txt"]
 MARKER = VENV / ".rml-locks"
-TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 sys.path.insert(0, str(ROOT))
 
-from roblox_ml._runtime.environments import index_flags  # noqa: E402
+from roblox_ml._runtime.indexes import TORCH_CPU_INDEX, index_flags  # noqa: E402
 
 
 def main() -> None:
     """Create, fill and check the environment; say what happens and how long it took."""
     if sys.version_info[:2] != (3, 11):
-        sys.exit(f"setup: Python 3.11 is needed, this is {sys.version.split()[0]}. Say which one to use: make PYTHON=/path/to/python3.11")
-    wanted = digest_of(LOCKS + [ROOT / "pyproject.toml"])
+        sys.exit(
+            f"setup: Python 3.11 is needed, this is {sys.version.split()[0]}. Say which one to use: make PYTHON=/path/to/python3.11"
+        )
+    wanted = digest_of([*LOCKS, ROOT / "pyproject.toml"])
     if MARKER.is_file() and MARKER.read_text() == wanted and PYTHON.exists():
         return
     started = time.monotonic()
     if not PYTHON.exists():
         say("creating .venv")
-        run([sys.executable, "-m", "venv", str(VENV)], "Debian keeps venv in a package of its own: apt-get install python3.11-venv")
+        run(
+            [sys.executable, "-m", "venv", str(VENV)],
+            "Debian keeps venv in a package of its own: apt-get install python3.11-venv",
+        )
     uv = bootstrap_uv()
     say("installing the platform environment from requirements/platform.txt and dev.txt (hash-checked)")
     install(uv)
     say("installing roblox-ml itself, editable")
-    run([str(uv), "pip", "install", "--quiet", "--python", str(PYTHON), "--no-deps", "--no-build-isolation", "--editable", str(ROOT)])
+    run(
+        [
+            str(uv),
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            str(PYTHON),
+            "--no-deps",
+            "--no-build-isolation",
+            "--editable",
+            str(ROOT),
+        ]
+    )
     MARKER.write_text(wanted)
     say(f".venv is ready ({time.monotonic() - started:.0f} s)")
 
@@ -52,7 +69,10 @@ def bootstrap_uv() -> Path:
     pin = re.search(r"^uv==.*?(?=^\S)", LOCKS[0].read_text() + "\nend", re.MULTILINE | re.DOTALL)
     assert pin, "requirements/platform.txt pins no uv"
     wanted = pin.group(0).split()[0].split("==")[1]
-    if uv.exists() and wanted in subprocess.run([str(uv), "--version"], capture_output=True, text=True, check=False).stdout:
+    if (
+        uv.exists()
+        and wanted in subprocess.run([str(uv), "--version"], capture_output=True, text=True, check=False).stdout
+    ):
         return uv
     say(f"installing uv {wanted}")
     lock = VENV / "uv.txt"

@@ -7,7 +7,6 @@ that there is one way in which a server comes to life.
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -15,9 +14,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from .._store import home
 from ..errors import NotRunning
 from . import _state
-from ._parts import ORDER, describe, home, with_needs
+from ._parts import ORDER, describe, with_needs
 
 __all__ = ["ORDER", "address", "down", "ensure", "home", "log_path", "status"]
 
@@ -122,17 +122,6 @@ def _not_ready(name: str, timeout: float) -> str:
 
 def _token() -> None:
     """The local stack's bearer token exists before any part starts, so that all of them read the same one."""
-    path = home() / "token"
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as handle:
-        handle.write(secrets.token_urlsafe(32))
-    try:
-        os.link(temporary, path)  # fails when another process was first: then its token counts
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
+    from roblox_ml_core.settings import HomeSettings
+
+    HomeSettings().ensure_token()

@@ -6,11 +6,11 @@ free of the servers' code.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+
+from .._store import home
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,6 @@ class Part:
 ORDER = ("mlflow", "control-plane", "triton", "agent", "door")
 
 
-def home() -> Path:
-    """The folder that holds all local state (`RML_HOME`)."""
-    return Path(os.environ.get("RML_HOME") or Path.home() / ".roblox_ml").expanduser()
-
-
 def describe() -> dict[str, Part]:
     """Every part by name, with the ports the settings say."""
     from roblox_ml_core import settings
@@ -52,7 +47,6 @@ def describe() -> dict[str, Part]:
     mlflow = settings.MlflowSettings()
     door = settings.DoorSettings()
     triton = settings.TritonSettings()
-    agent = settings.AgentSettings()
     state = home() / "mlflow"
     python = sys.executable
     control_port = Port(control.port, "control plane", "RML_CONTROL_PORT")
@@ -87,7 +81,6 @@ def describe() -> dict[str, Part]:
             f"http://{door.host}:{door.port}/v2/health/live", f"http://{door.host}:{door.port}", needs=("control-plane",),
         ),
     ]  # fmt: skip
-    del agent
     return {part.name: part for part in parts}
 
 

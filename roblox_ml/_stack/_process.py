@@ -54,7 +54,7 @@ class Supervised:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - the supervisor has no other thread
+                preexec_fn=_die_with_parent,  # safe: the supervisor has no other thread
             )
         self.started = time.monotonic()
 

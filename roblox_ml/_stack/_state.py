@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ._parts import Part, home
+from .._store import home
+from ._parts import Part
 
 
 def folder() -> Path:
@@ -77,7 +78,10 @@ def taken_ports(part: Part) -> list[str]:
             try:
                 probe.bind(("127.0.0.1", port.number))
             except OSError:
-                found.append(f"port {port.number} ({port.purpose}) is taken by {owner(port.number)}; stop it, or move ours with {port.variable}=<port>")
+                who = owner(port.number)
+                found.append(
+                    f"port {port.number} ({port.purpose}) is taken by {who}; stop it, or move ours with {port.variable}=<port>"
+                )
     return found
 
 
@@ -87,7 +91,12 @@ def owner(number: int) -> str:
         import psutil
 
         for connection in psutil.net_connections("tcp"):
-            if connection.status == "LISTEN" and connection.laddr and connection.laddr.port == number and connection.pid:
+            if (
+                connection.status == "LISTEN"
+                and connection.laddr
+                and connection.laddr.port == number
+                and connection.pid
+            ):
                 process = psutil.Process(connection.pid)
                 return f"{process.name()} (pid {process.pid})"
     except Exception:  # psutil missing, or the system does not let us look: the port's number must do

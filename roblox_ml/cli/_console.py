@@ -51,7 +51,10 @@ def key_values(pairs: Sequence[str], option: str) -> dict[str, str]:
 
 def numbers(values: Mapping[str, Any] | None) -> str:
     """Metrics in one cell: `f1 0.812  accuracy 0.9`."""
-    return "  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in (values or {}).items())
+    return "  ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in (values or {}).items()
+    )
 
 
 def when(value: Any) -> str:

@@ -29,7 +29,9 @@ def datasets_add(
     import roblox_ml as rml
 
     added = rml.datasets.add(name, source, description=description, tags=key_values(tag or [], "--tag"))
-    console.print(f"{added.name} version {added.version}  {added.digest[:12]}  {len(added.files)} files, {added.size} bytes")
+    console.print(
+        f"{added.name} version {added.version}  {added.digest[:12]}  {len(added.files)} files, {added.size} bytes"
+    )
 
 
 @datasets_app.command("list")
@@ -39,10 +41,20 @@ def datasets_list(json: Json = False) -> None:
 
     found = rml.datasets.list()
     if json:
-        print_json([{"name": d.name, "version": d.version, "digest": d.digest, "files": len(d.files), "size": d.size} for d in found])
+        print_json(
+            [
+                {"name": d.name, "version": d.version, "digest": d.digest, "files": len(d.files), "size": d.size}
+                for d in found
+            ]
+        )
         return
     rows = [(d.name, d.version, d.digest[:12], len(d.files), d.size, when(d.created), d.description) for d in found]
-    show("", ("data set", "version", "digest", "files", "bytes", "added", "description"), rows, empty="no data sets yet; add one: rml datasets add NAME FOLDER")
+    show(
+        "",
+        ("data set", "version", "digest", "files", "bytes", "added", "description"),
+        rows,
+        empty="no data sets yet; add one: rml datasets add NAME FOLDER",
+    )
 
 
 def gc(

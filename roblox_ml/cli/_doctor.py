@@ -48,7 +48,7 @@ def _python() -> Check:
 
 
 def _home() -> Check:
-    from .._stack import home
+    from .._store import home
 
     folder = home()
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,11 +56,16 @@ def _home() -> Check:
     if not os.access(folder, os.W_OK):
         return Check("fail", "RML_HOME", str(folder), "not writable; set RML_HOME to a folder that is")
     state: Literal["ok", "warn"] = "ok" if free >= MIN_FREE_GB else "warn"
-    return Check(state, "RML_HOME", f"{folder}, {free:.0f} GB free", "" if state == "ok" else "rml gc frees what nobody refers to")
+    return Check(
+        state,
+        "RML_HOME",
+        f"{folder}, {free:.0f} GB free",
+        "" if state == "ok" else "rml gc frees what nobody refers to",
+    )
 
 
 def _token() -> Check:
-    from .._stack import home
+    from .._store import home
 
     path = home() / "token"
     if not path.exists():
@@ -74,7 +79,11 @@ def _token() -> Check:
 def _uv() -> Check:
     beside = Path(sys.executable).with_name("uv")
     uv = str(beside) if beside.exists() else shutil.which("uv")
-    return Check("ok", "uv", uv) if uv else Check("warn", "uv", "not found", "pip install uv (environments are built with pip until then)")
+    return (
+        Check("ok", "uv", uv)
+        if uv
+        else Check("warn", "uv", "not found", "pip install uv (environments are built with pip until then)")
+    )
 
 
 def _triton() -> Check:
@@ -82,7 +91,12 @@ def _triton() -> Check:
 
     command = load("roblox_ml_serving.triton.install").find()
     if command is None:
-        return Check("fail", "Triton", "not installed", "make setup (or python scripts/setup_triton.py); RML_TRITON_DIR names the folder")
+        return Check(
+            "fail",
+            "Triton",
+            "not installed",
+            "make setup (or python scripts/setup_triton.py); RML_TRITON_DIR names the folder",
+        )
     return Check("ok", "Triton", str(command))
 
 
@@ -99,23 +113,27 @@ def _torch() -> Check:
     try:
         version = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
-        return Check("warn", "torch", "not installed", 'pip install "roblox-ml[text]" when you train or package transformers')
-    if "+cpu" in version or "+cu" not in version and not Path("/dev/nvidia0").exists():
-        return Check("ok", "torch", version)
+        return Check(
+            "warn", "torch", "not installed", 'pip install "roblox-ml[text]" when you train or package transformers'
+        )
     return Check("ok", "torch", version)
 
 
 def _cpu() -> Check:
     flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[-1].split("\n", 1)[0].split()
     fast = [name for name in ("avx2", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16") if name in flags]
-    return Check("ok" if "avx2" in fast else "warn", "CPU", f"{os.cpu_count()} cores; {' '.join(fast) or 'no vector extensions'}")
+    return Check(
+        "ok" if "avx2" in fast else "warn", "CPU", f"{os.cpu_count()} cores; {' '.join(fast) or 'no vector extensions'}"
+    )
 
 
 def _ports() -> Check:
     from .._stack import _parts, _state, status
 
     running = status()
-    taken = [line for name, part in _parts.describe().items() if name not in running for line in _state.taken_ports(part)]
+    taken = [
+        line for name, part in _parts.describe().items() if name not in running for line in _state.taken_ports(part)
+    ]
     if taken:
         return Check("fail", "ports", "; ".join(taken), "stop what holds them, or move ours by the variable named")
     return Check("ok", "ports", "free, or held by this stack")

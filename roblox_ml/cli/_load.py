@@ -49,7 +49,9 @@ def _run_notebook(path: Path) -> Mapping[str, Any]:
             continue
         result = shell.run_cell("".join(cell["source"]), store_history=True)
         if not result.success:
-            raise typer.BadParameter(f"cell {number} of {path} failed: {result.error_in_exec or result.error_before_exec}", param_hint="FILE")
+            raise typer.BadParameter(
+                f"cell {number} of {path} failed: {result.error_in_exec or result.error_before_exec}", param_hint="FILE"
+            )
     names: Mapping[str, Any] = shell.user_ns
     return names
 
@@ -60,10 +62,16 @@ def _choose(names: Mapping[str, Any], name: str, path: Path) -> Pipeline:
     found = {key: value for key, value in names.items() if isinstance(value, Pipeline)}
     if name:
         if name not in found:
-            raise typer.BadParameter(f"{path} has no pipeline {name!r}; it has: {', '.join(found) or 'none'}", param_hint="FILE:PIPELINE")
+            raise typer.BadParameter(
+                f"{path} has no pipeline {name!r}; it has: {', '.join(found) or 'none'}", param_hint="FILE:PIPELINE"
+            )
         return found[name]
     distinct = {id(value): key for key, value in found.items()}
     if len(distinct) != 1:
-        what = f"several pipelines ({', '.join(sorted(distinct.values()))}): say which, {path}:NAME" if distinct else "no function decorated with @rml.pipeline"
+        what = (
+            f"several pipelines ({', '.join(sorted(distinct.values()))}): say which, {path}:NAME"
+            if distinct
+            else "no function decorated with @rml.pipeline"
+        )
         raise typer.BadParameter(f"{path} has {what}", param_hint="FILE")
     return found[next(iter(distinct.values()))]

@@ -19,15 +19,24 @@ def add_to(app: typer.Typer) -> None:
 
 
 @models_app.command("list")
-def models_list(query: Annotated[str, typer.Argument(help='e.g. "tag.team=safety" or "metric.f1>0.7"')] = "", json: Json = False) -> None:
+def models_list(
+    query: Annotated[str, typer.Argument(help='e.g. "tag.team=safety" or "metric.f1>0.7"')] = "", json: Json = False
+) -> None:
     """List models, or those a query finds."""
     import roblox_ml as rml
 
     found = rml.models.search(query)
     if json:
-        print_json([{"name": m.name, "version": m.version, "digest": m.digest, "metrics": m.metrics, "tags": m.tags} for m in found])
+        print_json(
+            [
+                {"name": m.name, "version": m.version, "digest": m.digest, "metrics": m.metrics, "tags": m.tags}
+                for m in found
+            ]
+        )
         return
-    rows = [(m.name, m.version, m.digest[:12], ", ".join(m.aliases), numbers(m.metrics), when(m.created)) for m in found]
+    rows = [
+        (m.name, m.version, m.digest[:12], ", ".join(m.aliases), numbers(m.metrics), when(m.created)) for m in found
+    ]
     show("", ("model", "version", "digest", "aliases", "metrics", "registered"), rows, empty="no model matches")
 
 
@@ -52,7 +61,10 @@ def models_versions(name: str) -> None:
     """List a model's versions, newest first."""
     import roblox_ml as rml
 
-    rows = [(m.version, m.digest[:12], ", ".join(m.aliases), numbers(m.metrics), when(m.created)) for m in rml.models.versions(name)]
+    rows = [
+        (m.version, m.digest[:12], ", ".join(m.aliases), numbers(m.metrics), when(m.created))
+        for m in rml.models.versions(name)
+    ]
     show(name, ("version", "digest", "aliases", "metrics", "registered"), rows, empty=f"{name} has no versions")
 
 
@@ -61,7 +73,8 @@ def models_history(name: str, alias: str = "champion") -> None:
     """Who moved an alias, when, from where to where, and why."""
     import roblox_ml as rml
 
-    rows = [tuple(str(value) for value in entry.values()) for entry in (entries := rml.models.history(name, alias))]
+    entries = rml.models.history(name, alias)
+    rows = [tuple(entry.values()) for entry in entries]
     columns = tuple(entries[0]) if entries else ("generation",)
     show(f"{name}@{alias}", columns, rows, empty=f"{name}@{alias} was never set")
 

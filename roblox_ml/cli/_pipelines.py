@@ -11,8 +11,14 @@ import typer
 from ._console import Json, console, key_values, print_json, show, when
 from ._load import load_pipeline
 
-Target = Annotated[str, typer.Argument(metavar="FILE[:PIPELINE]", help="A .py file or notebook; name the pipeline when it holds several.")]
-Parameters = Annotated[list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="Pipeline parameter; JSON or plain text.")]
+Target = Annotated[
+    str,
+    typer.Argument(metavar="FILE[:PIPELINE]", help="A .py file or notebook; name the pipeline when it holds several."),
+]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-p", metavar="NAME=VALUE", help="Pipeline parameter; JSON or plain text."),
+]
 runs_app = typer.Typer(help="Recorded runs.", invoke_without_command=True)
 
 
@@ -30,7 +36,10 @@ def run(target: Target, param: Parameters = None) -> None:
     console.print(f"run {finished.id} {finished.state}")
 
 
-def compile_(target: Target, output: Annotated[Path, typer.Option("--output", "-o", help="Where the IR goes.")] = Path("pipeline.yaml")) -> None:
+def compile_(
+    target: Target,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the IR goes.")] = Path("pipeline.yaml"),
+) -> None:
     """Write a pipeline's Kubeflow IR."""
     load_pipeline(target).compile(output)
     console.print(f"wrote {output} ({output.stat().st_size} bytes)")
@@ -61,9 +70,23 @@ def runs_list(
 
     found = rml.runs(pipeline=pipeline, limit=limit)
     if json:
-        print_json([{"id": run.id, "pipeline": run.pipeline, "state": str(run.state), "duration": run.duration} for run in found])
+        print_json(
+            [
+                {"id": run.id, "pipeline": run.pipeline, "state": str(run.state), "duration": run.duration}
+                for run in found
+            ]
+        )
         return
-    rows = [(run.id, run.pipeline, run.state, f"{run.duration:.1f} s" if run.duration is not None else "", when(run.created)) for run in found]
+    rows = [
+        (
+            run.id,
+            run.pipeline,
+            run.state,
+            f"{run.duration:.1f} s" if run.duration is not None else "",
+            when(run.created),
+        )
+        for run in found
+    ]
     show("", ("run", "pipeline", "state", "took", "started"), rows, empty="no runs yet; start one with: rml run FILE")
 
 
@@ -73,16 +96,30 @@ def runs_show(run_id: str, json: Json = False) -> None:
     import roblox_ml as rml
 
     run = rml.get_run(run_id)
-    rows = [(task.name, task.state, f"{task.duration:.1f} s" if task.duration is not None else "", task.error or "") for task in run.tasks.values()]
+    rows = [
+        (task.name, task.state, f"{task.duration:.1f} s" if task.duration is not None else "", task.error or "")
+        for task in run.tasks.values()
+    ]
     if json:
         columns = ("task", "state", "took", "error")
-        print_json({"id": run.id, "pipeline": run.pipeline, "state": str(run.state), "tasks": [dict(zip(columns, row, strict=True)) for row in rows]})
+        print_json(
+            {
+                "id": run.id,
+                "pipeline": run.pipeline,
+                "state": str(run.state),
+                "tasks": [dict(zip(columns, row, strict=True)) for row in rows],
+            }
+        )
         return
-    show(f"{run.pipeline}  {run.id}  {run.state}", ("step", "state", "took", "error"), rows, empty="no step has started")
+    show(
+        f"{run.pipeline}  {run.id}  {run.state}", ("step", "state", "took", "error"), rows, empty="no step has started"
+    )
 
 
 @runs_app.command("logs")
-def runs_logs(run_id: str, task: str, follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the step ends.")] = False) -> None:
+def runs_logs(
+    run_id: str, task: str, follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the step ends.")] = False
+) -> None:
     """Print a step's log."""
     import roblox_ml as rml
 

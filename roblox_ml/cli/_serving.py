@@ -39,8 +39,10 @@ def undeploy(name: str) -> None:
 
 def predict(
     name: str,
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; from standard input, one a line, when none is given.")] = None,
-    data: Annotated[str | None, typer.Option("--data", help='Named inputs as JSON, e.g. \'{"X": [[1, 2]]}\'.')] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts; from standard input, one a line, when none is given.")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Named inputs as JSON, e.g. '{\"X\": [[1, 2]]}'.")] = None,
     grpc: Annotated[bool, typer.Option("--grpc", help="Ask over gRPC.")] = False,
     json: Json = False,
 ) -> None:

@@ -17,7 +17,9 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def up(parts: Annotated[list[str] | None, typer.Argument(help="Parts to start; all when none is named.")] = None) -> None:
+def up(
+    parts: Annotated[list[str] | None, typer.Argument(help="Parts to start; all when none is named.")] = None,
+) -> None:
     """Start the local stack (or the named parts) and wait until it is ready."""
     from .. import _stack
 
@@ -45,9 +47,22 @@ def status(json: Json = False) -> None:
         return
     rows = []
     for name, part in parts.items():
-        health = "[green]ready[/]" if part["ready"] else f"[red]{part['refused']}[/]" if part["refused"] else "[yellow]starting[/]"
-        rows.append((name, health, part["url"], " ".join(map(str, part["ports"])), part["pid"], part["restarts"], part["title"]))
-    show("", ("part", "health", "address", "ports", "pid", "restarts", "what"), rows, empty="nothing is running; start it with: rml up")
+        health = (
+            "[green]ready[/]"
+            if part["ready"]
+            else f"[red]{part['refused']}[/]"
+            if part["refused"]
+            else "[yellow]starting[/]"
+        )
+        rows.append(
+            (name, health, part["url"], " ".join(map(str, part["ports"])), part["pid"], part["restarts"], part["title"])
+        )
+    show(
+        "",
+        ("part", "health", "address", "ports", "pid", "restarts", "what"),
+        rows,
+        empty="nothing is running; start it with: rml up",
+    )
 
 
 def logs(
@@ -83,6 +98,11 @@ def doctor(json: Json = False) -> None:
         print_json([finding.as_dict() for finding in found])
     else:
         marks = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
-        show("", ("", "check", "found", "what to do"), [(marks[f.state], f.check, f.found, f.fix) for f in found], empty="")
+        show(
+            "",
+            ("", "check", "found", "what to do"),
+            [(marks[f.state], f.check, f.found, f.fix) for f in found],
+            empty="",
+        )
     if any(finding.state == "fail" for finding in found):
         raise typer.Exit(1)
