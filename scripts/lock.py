@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / "requirements"
 sys.path.insert(0, str(ROOT))
 
-from roblox_ml._runtime.indexes import index_flags  # noqa: E402
+from roblox_ml._runtime.indexes import index_flags, uv_environment  # noqa: E402
 
 LOCKS = {
     "platform": ("x86_64-manylinux_2_28", ()),
@@ -33,7 +33,7 @@ def main() -> None:
             "--python-platform", platform, "--no-emit-index-url", "--no-emit-find-links", "--no-header",
             *extra, *index_flags(), f"{name}.in", "-o", f"{name}.txt", *sys.argv[1:],
         ]  # fmt: skip
-        subprocess.run(command, cwd=REQUIREMENTS, check=True)
+        subprocess.run(command, cwd=REQUIREMENTS, env=uv_environment(), check=True)
         print(f"requirements/{name}.txt")
 
 

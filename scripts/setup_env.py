@@ -7,7 +7,6 @@ does the rest in seconds. The environment is left alone when it already matches 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import subprocess
 import sys
@@ -22,7 +21,7 @@ MARKER = VENV / ".rml-locks"
 
 sys.path.insert(0, str(ROOT))
 
-from roblox_ml._runtime.indexes import TORCH_CPU_INDEX, index_flags  # noqa: E402
+from roblox_ml._runtime.indexes import TORCH_CPU_INDEX, index_flags, uv_environment  # noqa: E402
 
 
 def main() -> None:
@@ -85,15 +84,14 @@ def install(uv: Path) -> None:
     """`uv pip sync`; the CPU build of torch from pip's find-links folder, else from PyTorch's own CPU index."""
     command = [str(uv), "pip", "sync", "--quiet", "--python", str(PYTHON), "--require-hashes", *index_flags()]
     command += [str(lock) for lock in LOCKS]
-    # A short time-out and few retries: a machine that cannot reach an index must say so, not hang.
-    environment = os.environ | {"UV_HTTP_TIMEOUT": os.environ.get("UV_HTTP_TIMEOUT", "60")}
+    environment = uv_environment()
     first = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if first.returncode == 0:
         return
     if "torch" not in first.stderr:
         sys.exit(f"setup: uv could not install the locks:\n{first.stderr}")
     say(f"no CPU build of torch in pip's find-links; taking it from {TORCH_CPU_INDEX}")
-    command[4:4] = ["--index", TORCH_CPU_INDEX, "--index-strategy", "unsafe-best-match"]
+    command[4:4] = ["--index", TORCH_CPU_INDEX]
     second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if second.returncode != 0:
         sys.exit(

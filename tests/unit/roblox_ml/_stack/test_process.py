@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,16 @@ PARENT_AND_CHILD = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+SUPERVISOR = """
+import os, sys, time
+from pathlib import Path
+from roblox_ml._stack._process import Supervised
+part = Supervised("x", [sys.executable, "-c", "import time; time.sleep(600)"], dict(os.environ), Path({log!r}))
+part.start()
+print(part.pid, flush=True)
 time.sleep(600)
 """
 
@@ -83,7 +94,16 @@ def test_needs_are_closed_and_ordered() -> None:
     def part(name: str, *needs: str) -> Part:
         return Part(name, name, (), (), None, "-", needs)
 
-    parts = {p.name: p for p in [part("door", "control-plane"), part("control-plane"), part("agent", "triton"), part("triton"), part("mlflow")]}
+    parts = {
+        p.name: p
+        for p in [
+            part("door", "control-plane"),
+            part("control-plane"),
+            part("agent", "triton"),
+            part("triton"),
+            part("mlflow"),
+        ]
+    }
     assert with_needs(("door",), parts) == ("control-plane", "door")
     assert with_needs((), parts) == ("mlflow", "control-plane", "triton", "agent", "door")
     with pytest.raises(KeyError, match="no part is called 'dor'"):
@@ -118,13 +138,7 @@ def test_every_part_names_its_ports_and_how_to_move_them(monkeypatch: pytest.Mon
 
 
 def test_dying_with_the_supervisor_is_asked_of_the_kernel(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from roblox_ml._stack._process import Supervised; import os, time\n"
-        f"p = Supervised('x', [sys.executable, '-c', 'import time; time.sleep(600)'], dict(os.environ), Path({str(tmp_path)!r}) / 'x.log')\n"
-        "p.start(); print(p.pid, flush=True); time.sleep(600)\n"
-    )
-    import subprocess
-
+    code = SUPERVISOR.format(log=str(tmp_path / "x.log"))
     supervisor = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert supervisor.stdout is not None
     child = int(supervisor.stdout.readline())
