@@ -29,7 +29,7 @@ LAYOUT = "1"  # part of the marker: raise it when this script changes what it le
 
 sys.path.insert(0, str(ROOT))
 
-from roblox_ml._runtime.environments import index_flags  # noqa: E402
+from roblox_ml._runtime.indexes import index_flags, uv_environment  # noqa: E402
 
 
 def main() -> None:
@@ -163,8 +163,7 @@ def uv(*arguments: str, what: str, index: bool = True) -> None:
     command = [program, *arguments]
     if index:
         command += ["--quiet", "--only-binary", ":all:", *index_flags()]
-    environment = os.environ | {"UV_HTTP_TIMEOUT": os.environ.get("UV_HTTP_TIMEOUT", "120")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=uv_environment(), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"setup: uv could not install {what}:\n{done.stderr}")
 
