@@ -1,0 +1,114 @@
+"""Format python: `predict(batch)` of the package's code, in a process of its own with the environment of its own lock.
+
+The stub's interpreter cannot offer a model the packages it was made with, and a model that crashes must not take Triton's
+instance with it. So this file only passes arrays to a worker over a socket and starts a new one when it died; what was in
+flight then fails and says so.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import rml_frames
+from rml_backend import Model
+
+READY_S = 120.0  # importing a model's libraries can take long on a cold disk
+
+
+class WorkerDied(RuntimeError):
+    """The model's process ended or hung while it worked on this request."""
+
+
+class TritonPythonModel(Model):
+    def load(self, folder, package, signature):
+        options = package.get("options", {})
+        self.timeout = float(options.get("timeout_s", 60.0))
+        self.worker = Worker(self.parameters["python"], folder / "model" / "code", options["entry"])
+        self.worker.start()
+
+    def predict(self, batch):
+        if not self.worker.alive():
+            self.worker.start()  # it died between requests: nobody has to know
+        try:
+            return self.worker.ask(batch, self.timeout)
+        except WorkerDied:
+            # Start the next one now, so that the next request does not wait; if that fails it will be told.
+            try:
+                self.worker.start()
+            except RuntimeError as error:
+                print(f"restarting the worker failed: {error}", file=sys.stderr, flush=True)
+            raise
+
+    def finalize(self):
+        self.worker.stop()
+
+
+class Worker:
+    """One worker process and the socket to it."""
+
+    def __init__(self, python, code, entry):
+        self.command = [python, "-B", str(Path(__file__).with_name("rml_worker.py"))]
+        self.code, self.entry = str(code), entry
+        self.process = self.stream = self.socket = None
+
+    def alive(self):
+        return self.process is not None and self.process.poll() is None
+
+    def start(self):
+        """Start a fresh process and wait until the model is imported."""
+        self.stop()
+        self.socket, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [*self.command, str(theirs.fileno()), self.code, self.entry],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                cwd=self.code,
+                env={**os.environ, "PATH": os.pathsep.join([str(Path(self.command[0]).parent), os.environ.get("PATH", "")])},
+            )
+        self.stream = self.socket.makefile("rwb")
+        self.socket.settimeout(READY_S)
+        kind, _, text = self.receive()
+        if kind != "ready":
+            raise RuntimeError(text)
+
+    def ask(self, batch, timeout):
+        self.socket.settimeout(timeout)
+        try:
+            rml_frames.send(self.stream, "predict", batch)
+        except OSError:
+            raise WorkerDied(f"the model's process {self.ending()} before this request; it was started again") from None
+        kind, arrays, text = self.receive()
+        if kind == "error":
+            raise RuntimeError(text)
+        return arrays
+
+    def receive(self):
+        try:
+            return rml_frames.receive(self.stream)
+        except TimeoutError:
+            self.stop()
+            raise WorkerDied("the model did not answer in time; its process was killed and started again") from None
+        except OSError:
+            raise WorkerDied(f"the model's process {self.ending()} during this request; it was started again") from None
+
+    def ending(self):
+        """How the process ended, in words."""
+        try:
+            status = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "closed its connection"
+        return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+
+    def stop(self):
+        if self.process is not None:
+            for closing in (self.stream, self.socket):
+                with contextlib.suppress(OSError):
+                    closing.close()
+            self.process.kill()
+            self.process.wait()
+        self.process = None

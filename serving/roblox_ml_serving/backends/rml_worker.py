@@ -1,0 +1,85 @@
+"""The process a plain-Python model runs in, with the interpreter of its own locked environment.
+
+    python rml_worker.py <socket fd> <code folder> <module:function>
+
+Answers one frame after the other until the stub closes the socket. The model's prints go to Triton's log. An exception of the
+model is an answer; only a dying process ends the worker.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(argv):
+    descriptor, code, entry = int(argv[1]), argv[2], argv[3]
+    # A stub that is killed must not leave a model's process behind, even one that is computing.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    stream = socket.socket(fileno=descriptor).makefile("rwb")
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != here]
+    try:
+        frames = load_frames(here)
+    except ImportError as error:
+        print(f"the model's environment has no numpy ({error}): add numpy to its lock", file=sys.stderr, flush=True)
+        return 3
+    try:
+        predict = load_entry(code, entry)
+    except BaseException:
+        frames.send(stream, "error", text=f"{entry} cannot be loaded: {last_line()}")
+        traceback.print_exc()
+        return 1
+    frames.send(stream, "ready")
+    while True:
+        try:
+            _, batch, _ = frames.receive(stream)
+        except ConnectionError:
+            return 0
+        try:
+            answer = predict(batch)
+            if not hasattr(answer, "items"):
+                raise TypeError(f"predict returned {type(answer).__name__}; a dict of arrays by output name is expected")
+            arrays = {str(name): value for name, value in answer.items()}
+        except Exception:
+            traceback.print_exc()
+            frames.send(stream, "error", text=last_line())
+        else:
+            frames.send(stream, "answer", arrays)
+
+
+def load_frames(folder):
+    """The protocol's module, by path: the model's own imports must not see this folder."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("rml_frames", folder / "rml_frames.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def load_entry(code, entry):
+    import importlib
+
+    sys.path.insert(0, code)
+    os.environ["PYTHONPATH"] = code  # processes that the model starts import the same code
+    module, _, name = entry.partition(":")
+    found = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def last_line():
+    """The exception being handled, in one line."""
+    kind, value, _ = sys.exc_info()
+    return f"{kind.__name__}: {value}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
