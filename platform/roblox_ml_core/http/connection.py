@@ -1,0 +1,232 @@
+"""One keep-alive connection to an upstream: send a request, collect one whole response.
+
+An asyncio protocol with httptools' response parser and one future per exchange. There is no queue, no task and no
+stream object per request, which is where general clients spend their time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+import httptools
+
+from .errors import ConnectionLost, DeadlineExceeded, ProtocolViolation, ResponseTooLarge, UpstreamError
+
+__all__ = ["Connection", "Response"]
+
+MAX_HEAD_BYTES = 64 * 1024
+
+
+class Response(NamedTuple):
+    """A complete answer. Header names are lower-case; the body has its transfer coding removed, nothing else."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a header (lower-case name), or None."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+
+class Connection(asyncio.Protocol):
+    """A connection that carries one exchange at a time.
+
+    `on_idle_close` is called when the connection ends while no exchange is under way, so that a pool can forget it.
+    """
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_complete",
+        "_framed",
+        "_head_bytes",
+        "_headers",
+        "_headers_done",
+        "_loop",
+        "_max_body",
+        "_on_idle_close",
+        "_parser",
+        "_poisoned",
+        "_started",
+        "_status",
+        "_transport",
+        "_waiter",
+        "idle_since",
+        "name",
+    )
+    _headers: list[tuple[bytes, bytes]]
+    _body: list[bytes]
+    _head_bytes: int
+    _body_bytes: int
+    _status: int
+    _started: bool  # a byte of the answer has come
+    _headers_done: bool
+    _framed: bool  # the answer says where it ends
+    _complete: bool
+
+    def __init__(self, name: str, *, max_body: int, on_idle_close: Callable[[Connection], None] | None = None) -> None:
+        self.name = name
+        self.idle_since = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._max_body = max_body
+        self._on_idle_close = on_idle_close
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[Response] | None = None
+        self._poisoned = False
+        self._clear()
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may be sent on it."""
+        return not self._poisoned and self._transport is not None and not self._transport.is_closing()
+
+    async def exchange(self, payload: bytes, deadline: float) -> Response:
+        """Send one encoded request and wait for its whole answer until `deadline` (the loop's clock).
+
+        Raises:
+            ConnectionLost, DeadlineExceeded, ProtocolViolation, ResponseTooLarge: the connection is closed then.
+        """
+        if self._waiter is not None:
+            raise RuntimeError("a connection carries one exchange at a time")
+        if not self.reusable or self._transport is None:
+            raise ConnectionLost(f"{self.name} had closed the connection", response_started=False)
+        self._clear()
+        waiter: asyncio.Future[Response] = self._loop.create_future()
+        self._waiter = waiter
+        timer = self._loop.call_at(deadline, self._expire)
+        self._transport.write(payload)
+        try:
+            return await waiter
+        except BaseException:
+            # Also a cancelled caller: half an answer is still on its way, nobody may read it as the next one.
+            self.close()
+            raise
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def close(self) -> None:
+        """Close at once, without waiting for anything."""
+        self._poisoned = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiter is None or self._waiter.done():
+            # Nobody asked: an answer we do not know the question of must never reach the next caller.
+            self.close()
+            return
+        self._started = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(ProtocolViolation(f"{self.name} asked for a protocol upgrade"))
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            self._fail(cause if isinstance(cause, UpstreamError) else ProtocolViolation(f"{self.name}: {error}"))
+        except httptools.HttpParserError as error:
+            self._poisoned = True
+            if not self._complete:
+                self._fail(ProtocolViolation(f"{self.name} sent what is not an HTTP/1.1 response: {error}"))
+        if self._complete:
+            self._finish()
+
+    def eof_received(self) -> None:
+        if self._waiter is not None and self._headers_done and not self._framed and not self._poisoned:
+            # Neither length nor chunks: the end of the connection is the end of the body (RFC 9112, 6.3).
+            self._poisoned = True
+            self._finish()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._poisoned = True
+        if self._waiter is not None:
+            state = "in the middle of its answer" if self._started else "before it answered"
+            message = f"{self.name} closed the connection {state}" + (f": {exc}" if exc else "")
+            self._fail(ConnectionLost(message, response_started=self._started))
+        elif self._on_idle_close is not None:
+            self._on_idle_close(self)
+
+    # httptools' side
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            self._poisoned = True  # a second answer to one question
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._complete:
+            return
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise ResponseTooLarge(f"{self.name} sent more than {MAX_HEAD_BYTES} bytes of headers")
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self._complete:
+            return
+        self._status = self._parser.get_status_code()
+        names = {name for name, _ in self._headers}
+        self._framed = self._status in (204, 304) or b"content-length" in names or b"transfer-encoding" in names
+        self._headers_done = True
+
+    def on_body(self, part: bytes) -> None:
+        if self._complete:
+            return
+        self._body_bytes += len(part)
+        if self._body_bytes > self._max_body:
+            raise ResponseTooLarge(f"{self.name} sent more than {self._max_body} bytes")
+        self._body.append(part)
+
+    def on_message_complete(self) -> None:
+        if self._complete:
+            return
+        if self._status < 200:
+            self._clear()  # an interim answer (100, 103): the real one follows
+            self._started = True
+            return
+        self._complete = True
+        transport = self._transport
+        unsent = transport is not None and transport.get_write_buffer_size() > 0
+        if unsent or not self._parser.should_keep_alive():
+            self._poisoned = True
+        # The answer is delivered by data_received: bytes behind this message in the same packet poison the connection
+        # before anybody else can have it.
+
+    # inside
+
+    def _clear(self) -> None:
+        self._headers = []
+        self._body = []
+        self._head_bytes = self._body_bytes = self._status = 0
+        self._started = self._framed = self._complete = self._headers_done = False
+
+    def _finish(self) -> None:
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        waiter.set_result(Response(self._status, self._headers, body))
+        if self._poisoned and self._transport is not None:
+            self._transport.abort()
+
+    def _expire(self) -> None:
+        self._fail(DeadlineExceeded(f"{self.name} did not answer in time"))
+
+    def _fail(self, error: BaseException) -> None:
+        self._poisoned = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+        if self._transport is not None:
+            self._transport.abort()

@@ -1,0 +1,115 @@
+"""What both protocols share: the snapshot in use, the choice of a server, one second attempt, one set of metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from roblox_ml_core.settings import DoorSettings
+
+from .fleet import Fleet, Server
+from .metrics import Metrics
+from .refusals import Reason, Refusal, Refused
+from .snapshot import EMPTY, Snapshot, Target, resolve
+
+__all__ = ["Door", "Lost", "timeout_seconds"]
+
+TIMEOUT_HEADER = "x-rml-timeout-ms"
+VERSION_HEADER = "x-rml-model-version"
+_MAX_TIMEOUT_MS = 24 * 3600 * 1000
+T = TypeVar("T")
+
+
+class Lost(Exception):
+    """A server did not answer for the model: its connection ended, or it does not hold the version (any more)."""
+
+
+class Door:
+    """The state of one door process. The snapshot is replaced as a whole, never changed."""
+
+    def __init__(self, settings: DoorSettings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.fleet = Fleet()
+        self.snapshot: Snapshot = EMPTY
+        self._confirmed = time.monotonic()
+        self.metrics.generation.set_function(lambda: self.snapshot.generation)
+        self.metrics.age.set_function(lambda: time.monotonic() - self._confirmed)
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Use another snapshot from the next request on."""
+        self.fleet.update(snapshot)
+        self.snapshot = snapshot
+
+    def confirm(self, age_s: float = 0.0) -> None:
+        """The control plane said, `age_s` seconds ago, that the snapshot in use is the current one."""
+        self._confirmed = time.monotonic() - age_s
+
+    @property
+    def ready(self) -> bool:
+        """A snapshot is there, from the control plane or from the disk."""
+        return self.snapshot is not EMPTY
+
+    def target(self, endpoint: str) -> Target:
+        """Which version answers `endpoint`.
+
+        Raises:
+            Refused: nothing does.
+        """
+        entry = resolve(self.snapshot, endpoint)
+        if isinstance(entry, Refusal):
+            raise Refused.of(entry)
+        return entry
+
+    def refuse_version(self, endpoint: str) -> Refused:
+        """The answer to a client that names a version."""
+        return Refused(
+            Reason.VERSION_NAMED,
+            f"endpoint {endpoint[:80]!r} was asked for a version: which version answers is decided behind the endpoint, so that "
+            f"promotion and rollback reach every client. Leave the version out; the answer names it in {VERSION_HEADER}",
+        )
+
+    async def ask(self, endpoint: str, protocol: str, call: Callable[[Server, Target], Awaitable[T]]) -> tuple[Target, T]:
+        """Call a ready server; when it is lost, once more, on another one if there is one (inference may run twice).
+
+        Raises:
+            Refused: no version is ready, or two attempts were lost.
+        """
+        lost: list[str] = []
+        avoid: list[Server] = []
+        while len(lost) < 2:
+            target = self.target(endpoint)  # again for the second attempt: the snapshot may know better by now
+            server = self.fleet.choose(target, avoid) or self.fleet.choose(target)
+            if server is None:
+                raise Refused(Reason.NOT_READY, f"the servers of endpoint {endpoint!r} have just left; ask again in a moment")
+            server.in_flight += 1
+            try:
+                return target, await call(server, target)
+            except Lost as error:
+                self.fleet.rest(server)
+                avoid.append(server)
+                lost.append(f"{server.name}: {error}")
+            finally:
+                server.in_flight -= 1
+            if len(lost) == 1:
+                self.metrics.retries.labels(protocol).inc()
+        raise Refused(
+            Reason.UPSTREAM_LOST,
+            f"no model server answered for endpoint {endpoint!r}, asked twice ({'; '.join(lost)}); ask again in a moment",
+        )
+
+
+def timeout_seconds(text: str | None, default: float) -> float:
+    """Seconds of a `x-rml-timeout-ms` value, or the default.
+
+    Raises:
+        Refused: it is not a positive whole number of milliseconds.
+    """
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit()) or len(text) > 9 or not 0 < int(text) <= _MAX_TIMEOUT_MS:
+        raise Refused(
+            Reason.BAD_REQUEST, f"{TIMEOUT_HEADER} is {text[:40]!r}; give milliseconds, a whole number from 1 to {_MAX_TIMEOUT_MS}"
+        )
+    return int(text) / 1000

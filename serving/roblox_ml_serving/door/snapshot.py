@@ -1,0 +1,152 @@
+"""From the control plane's snapshot to one decision: which version answers an endpoint, and on which servers.
+
+Pure. All work happens when a snapshot arrives (`build`); a request costs one dictionary lookup (`resolve`). A version is
+used only where a server reports it ready under the very digest the control plane names; while a new target is not ready,
+the version that answered last goes on answering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any
+
+from .refusals import Reason, Refusal
+
+__all__ = ["ServerAddress", "Snapshot", "SnapshotInvalid", "Target", "Version", "build", "resolve"]
+
+SCHEMA = 1
+
+
+class SnapshotInvalid(ValueError):
+    """A document that is not a snapshot this door understands; the last good one stays in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of a model. An empty digest means: whichever package the servers report under that number."""
+
+    model: str
+    version: int
+    digest: str = ""
+
+    @property
+    def key(self) -> str:
+        """How servers report it: `model/version`."""
+        return f"{self.model}/{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """Where one model server listens."""
+
+    http: str
+    grpc: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an endpoint is answered by: a version and the servers that have it ready, in a stable order."""
+
+    endpoint: str
+    serving: Version
+    replicas: tuple[str, ...]
+    is_desired: bool  # False: an older version answers because the desired one is not ready yet
+    triton_model: str = field(init=False)
+    http_base: bytes = field(init=False)
+    version_text: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        name = f"{self.serving.model}.{self.serving.version}"
+        object.__setattr__(self, "triton_model", name)
+        object.__setattr__(self, "http_base", f"/v2/models/{name}/versions/{self.serving.version}".encode())
+        object.__setattr__(self, "version_text", str(self.serving.version))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One generation of the truth, immutable: every endpoint with its target, or with why it has none."""
+
+    generation: int
+    endpoints: Mapping[str, Target | Refusal]
+    servers: Mapping[str, ServerAddress]
+
+    @property
+    def serving(self) -> Mapping[str, Version]:
+        """What answers now, by endpoint: what the next `build` keeps until its own target is ready."""
+        return {name: entry.serving for name, entry in self.endpoints.items() if isinstance(entry, Target)}
+
+
+EMPTY = Snapshot(-1, MappingProxyType({}), MappingProxyType({}))
+
+
+def resolve(snapshot: Snapshot, endpoint: str) -> Target | Refusal:
+    """Which version answers `endpoint`, or why none does."""
+    entry = snapshot.endpoints.get(endpoint)
+    if entry is not None:
+        return entry
+    if snapshot.generation < 0:
+        return Refusal(Reason.NOT_READY, "the door has no snapshot from the control plane yet; ask again in a moment")
+    return _unknown(snapshot, endpoint)
+
+
+def build(document: Mapping[str, Any], kept: Mapping[str, Version] = MappingProxyType({})) -> Snapshot:
+    """The snapshot of a control plane's document. `kept` is what answered until now (`Snapshot.serving`).
+
+    Raises:
+        SnapshotInvalid: the document has another schema or shape.
+    """
+    try:
+        if document["schema"] != SCHEMA:
+            raise SnapshotInvalid(f"the snapshot has schema {document['schema']!r}; this door reads {SCHEMA}")
+        listed = sorted(document["servers"].items())
+        servers = {name: ServerAddress(str(entry["http"]), str(entry["grpc"])) for name, entry in listed}
+        ready = {name: dict(document["servers"][name]["ready"]) for name in servers}
+        endpoints = {name: _decide(name, entry, kept.get(name), ready) for name, entry in document["endpoints"].items()}
+        return Snapshot(int(document["generation"]), MappingProxyType(endpoints), MappingProxyType(servers))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SnapshotInvalid(f"the snapshot lacks or misuses a field: {error!r}") from error
+    except ValueError as error:
+        raise error if isinstance(error, SnapshotInvalid) else SnapshotInvalid(str(error)) from error
+
+
+def _decide(
+    endpoint: str, entry: Mapping[str, Any], kept: Version | None, ready: Mapping[str, Mapping[str, str]]
+) -> Target | Refusal:
+    desired = Version(str(entry["model"]), int(entry["version"]), str(entry["digest"]))
+    candidates = [desired]
+    if kept is not None:
+        candidates.append(kept)
+    previous = entry.get("previous")
+    if previous is not None:
+        candidates.append(Version(desired.model, int(previous)))
+    for candidate in candidates:
+        replicas = tuple(server for server, models in ready.items() if _has(models, candidate))
+        if replicas:
+            return Target(endpoint, candidate, replicas, is_desired=candidate == desired)
+    return Refusal(
+        Reason.NOT_READY,
+        f"endpoint {endpoint!r} is not ready: none of {len(ready)} model server(s) has version {desired.version} of "
+        f"{desired.model!r} loaded; ask again in a moment, or look at `rml status`",
+    )
+
+
+def _has(models: Mapping[str, str], wanted: Version) -> bool:
+    digest = models.get(wanted.key)
+    # Same number, other bytes: a server that holds something else under this version must not answer for it.
+    return digest is not None and (not wanted.digest or digest == wanted.digest)
+
+
+def _unknown(snapshot: Snapshot, endpoint: str) -> Refusal:
+    shown = endpoint[:80]
+    near = get_close_matches(shown, snapshot.endpoints, n=3)
+    if near:
+        hint = f"did you mean {' or '.join(repr(name) for name in near)}?"
+    elif snapshot.endpoints:
+        names = sorted(snapshot.endpoints)
+        hint = f"there are {', '.join(names[:10])}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    else:
+        hint = "nothing is deployed yet: rml.deploy(\"name@champion\")"
+    return Refusal(Reason.UNKNOWN_ENDPOINT, f"no endpoint is called {shown!r}; {hint}")
