@@ -136,7 +136,7 @@ class Store:
             return digest
         target = self.path_of(digest)
         # The size tells a blob cut short by a full disk from a whole one, without reading it.
-        if target.is_file() and target.stat().st_size == len(data):
+        if _holds(target, len(data)):
             return digest
         temporary = _temporary(target)
         try:
@@ -154,7 +154,7 @@ class Store:
             return self.put(path.read_bytes())
         # A file already stored is only read, not copied.
         digest = digest_of_file(path)
-        if self.path_of(digest).is_file() and self.path_of(digest).stat().st_size == path.stat().st_size:
+        if _holds(self.path_of(digest), path.stat().st_size):
             return digest
         temporary = _temporary(folder / "sha256" / "incoming")
         hasher = hashlib.sha256()
@@ -212,6 +212,19 @@ def _checked(digest: str) -> str:
     if not _DIGEST.fullmatch(digest):
         raise StoreError(f"{digest!r} is no digest: 64 lowercase hex digits are expected")
     return digest
+
+
+def _holds(blob: Path, size: int) -> bool:
+    """Whether the blob is there already; its time stamp says then that it was wanted again (the collector spares it)."""
+    try:
+        if blob.stat().st_size != size:
+            return False
+        os.utime(blob)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        pass  # a shared, read-only store
+    return True
 
 
 def _temporary(target: Path) -> Path:
