@@ -12,8 +12,6 @@ import fcntl
 import hashlib
 import os
 import re
-import shutil
-import subprocess
 import sys
 import sysconfig
 import time
@@ -22,11 +20,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._store import home as default_home
 from ..errors import EnvironmentError_
-from .indexes import TORCH_CPU_INDEX, find_uv, index_flags, pip_settings, redact, uv_environment
 
-__all__ = ["SCHEMA", "ParsedLock", "ensure", "in_place", "index_flags", "parse", "platform_tag", "python_minor", "warm"]
+# What only a build needs (`indexes`, subprocess, …) is imported by the build: a step that finds its environment ready
+# starts a tenth of a second sooner.
+
+__all__ = [
+    "SCHEMA",
+    "ParsedLock",
+    "ensure",
+    "in_place",
+    "normal",
+    "parse",
+    "platform_tag",
+    "python_minor",
+    "site_folders",
+    "warm",
+]
 
 SCHEMA = 1
 MARKER = ".complete"  # holds the lock's digest; its time stamp is when the environment was last entered
@@ -91,7 +101,11 @@ def ensure(lock_text: str, digest: str, home: Path | None = None) -> Path:
     """
     if hashlib.sha256(lock_text.encode()).hexdigest() != digest:
         raise EnvironmentError_(f"the lock's text does not have the digest {digest}", fix="compile the pipeline again")
-    envs = (default_home() if home is None else home) / "envs"
+    if home is None:
+        from .._store import home as default_home
+
+        home = default_home()
+    envs = home / "envs"
     folder = envs / digest
     python = folder / "bin" / "python"
     if _is_complete(folder, digest):
@@ -102,6 +116,8 @@ def ensure(lock_text: str, digest: str, home: Path | None = None) -> Path:
     with _exclusive(envs / f".{digest}.lock", digest) as handle:
         if _is_complete(folder, digest):
             return python
+        import shutil
+
         # Whatever lies here without a marker was left by a build that was killed.
         shutil.rmtree(folder, ignore_errors=True)
         started = time.monotonic()
@@ -169,6 +185,8 @@ def _exclusive(path: Path, digest: str) -> Iterator[int]:
 
 
 def _build(folder: Path, lock_text: str, lock: ParsedLock, handle: int) -> None:
+    from .indexes import TORCH_CPU_INDEX, find_uv, index_flags, pip_settings, uv_environment
+
     uv = find_uv()
     settings = pip_settings()
     environment = uv_environment(settings)
@@ -203,6 +221,8 @@ def _build(folder: Path, lock_text: str, lock: ParsedLock, handle: int) -> None:
 
 def _pip(python: Path, environment: Mapping[str, str], handle: int) -> list[str]:
     """A pip that installs into `python`: this interpreter's own, else a fresh one from the standard library."""
+    import subprocess
+
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0:
         return [sys.executable, "-m", "pip", "--python", str(python)]
     _call([str(python), "-m", "ensurepip", "--default-pip"], environment, handle)
@@ -215,6 +235,10 @@ def _call(command: list[str], environment: Mapping[str, str], handle: int) -> No
     It inherits the file lock: if this process is killed, the lock stays taken until the orphan has ended, so that
     nobody clears the folder under it.
     """
+    import subprocess
+
+    from .indexes import redact
+
     try:
         done = subprocess.run(
             command,
