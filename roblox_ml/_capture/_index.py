@@ -1,0 +1,212 @@
+"""Statements in execution order, and who binds, changes and resolves a name at any point of that order.
+
+A cell that is run again unchanged adds nothing: its statements fold into their first execution when nothing they read
+and nothing they bind changed in between. So a re-run notebook and a freshly started one give the same slice.
+"""
+
+from __future__ import annotations
+
+import ast
+from bisect import bisect_left
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import lru_cache
+
+from roblox_ml._capture._statements import Alias, Statement, future_features, parse
+from roblox_ml._capture._types import Cell
+
+END = 1 << 60
+"""The point after the last executed statement: what the kernel holds now."""
+
+_IMMUTABLE = (
+    ast.Constant,
+    ast.Tuple,
+    ast.UnaryOp,
+    ast.BinOp,
+    ast.JoinedStr,
+    ast.Name,
+    ast.Compare,
+    ast.BoolOp,
+    ast.Load,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A statement and the cell it ran in."""
+
+    statement: Statement
+    cell: Cell
+    future: frozenset[str]
+
+
+class Index:
+    """Read-only lookup over the executed statements. Positions are indices into `placed`."""
+
+    def __init__(self, cells: tuple[Cell, ...], package: str, module: str) -> None:
+        self.placed: list[Placed] = []
+        self.stars: list[int] = []
+        self.broken: list[Cell] = []
+        self._binders: dict[str, list[int]] = defaultdict(list)
+        self._mutators: dict[str, list[int]] = defaultdict(list)
+        self._later_mutators: dict[str, set[str]] = defaultdict(set)
+        future: frozenset[str] = frozenset()
+        for cell in cells:
+            statements = parse(cell.text, package)
+            if not statements and cell.text.strip():
+                self.broken.append(cell)
+            future |= future_features(cell.text)
+            for statement in statements:
+                if module == "__main__" or not is_main_guard(statement.node):
+                    self._place(statement, cell, future)
+        self._indirect()
+
+    def _place(self, statement: Statement, cell: Cell, future: frozenset[str]) -> None:
+        if statement.bare is not None and any(self.resolve(r, END) == "roblox_ml.step" for r in statement.step_roots):
+            statement = statement.bare
+        if self._repeats(statement, future):
+            return
+        position = len(self.placed)
+        self.placed.append(Placed(statement, cell, future))
+        if statement.kind == "star":
+            self.stars.append(position)
+        for name in statement.binds:
+            self._binders[name].append(position)
+        for name in statement.mutates | statement.registers:
+            if name not in statement.binds:
+                self._mutators[name].append(position)
+        for name in statement.mutates_later | statement.assigned_later:
+            for function in statement.binds:
+                self._later_mutators[function].add(name)
+
+    def _repeats(self, statement: Statement, future: frozenset[str]) -> bool:
+        """Whether `statement` binds anew exactly what it bound before."""
+        if not statement.binds or (statement.mutates | statement.registers) - statement.binds:
+            return False
+        if any(self._later_mutators.get(function) for function in statement.calls):
+            return False
+        last = {self._binders[name][-1] if self._binders.get(name) else -1 for name in statement.binds}
+        position = last.pop()
+        if last or position < 0:
+            return False
+        earlier = self.placed[position]
+        if earlier.statement.text != statement.text or earlier.future != future:
+            return False
+        for name in statement.now:
+            binders = self._binders.get(name, [])
+            if (binders and binders[-1] >= position) or any(p > position for p in self._mutators.get(name, [])):
+                return False
+        for name in statement.binds:
+            if any(p > position for p in self._mutators.get(name, [])):
+                return False
+        if _immutable(statement):
+            return True
+        touched = any(statement.binds & placed.statement.now for placed in self.placed[position + 1 :])
+        return not touched and not any(statement.binds & names for names in self._later_mutators.values())
+
+    def _indirect(self) -> None:
+        """A statement that calls a function which changes a global changes that global."""
+        for position, placed in enumerate(self.placed):
+            for function in placed.statement.calls:
+                for name in self._later_mutators.get(function, ()):
+                    if position not in self._mutators[name] and name not in placed.statement.binds:
+                        self._mutators[name].append(position)
+        for positions in self._mutators.values():
+            positions.sort()
+
+    @property
+    def names(self) -> set[str]:
+        return {name for name, positions in self._binders.items() if positions}
+
+    def binders(self, name: str, at: int) -> list[int]:
+        """Positions that may have given `name` its value as seen just before `at`: the last certain one and what follows."""
+        positions = self._binders.get(name, [])
+        found: list[int] = []
+        for position in reversed(positions[: bisect_left(positions, at)]):
+            found.append(position)
+            if name in self.placed[position].statement.certain:
+                break
+        return found[::-1]
+
+    def all_binders(self, name: str) -> list[int]:
+        return self._binders.get(name, [])
+
+    def mutators(self, name: str, after: int, before: int) -> list[int]:
+        """Positions between two points that change the object `name` stands for, itself unchanged as a name."""
+        module = self.alias(name, before) is not None
+        return [
+            position
+            for position in self._mutators.get(name, [])
+            if after < position < before and (not module or name in self.placed[position].statement.stores)
+        ]
+
+    def assigned_by_functions(self, name: str) -> list[int]:
+        """Positions of functions that assign `name` through `global`."""
+        return [p for p, placed in enumerate(self.placed) if name in placed.statement.assigned_later]
+
+    def alias(self, name: str, at: int) -> Alias | None:
+        """The import that gave `name` its value before `at`, also inside `try`/`if`."""
+        positions = self._binders.get(name, [])
+        chosen = bisect_left(positions, at)
+        if not chosen:
+            return None
+        statement = self.placed[positions[chosen - 1]].statement
+        if statement.alias is not None:
+            return statement.alias
+        if isinstance(statement.node, ast.Try | ast.If | ast.With):
+            for node in ast.walk(statement.node):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    for item in node.names:
+                        bound = item.asname or item.name.partition(".")[0]
+                        if bound == name:
+                            if isinstance(node, ast.ImportFrom):
+                                return Alias(node.module or "", item.name, bound, False)
+                            return Alias(item.name, None, bound, item.asname is None)
+        return None
+
+    def resolve(self, parts: tuple[str, ...], at: int) -> str | None:
+        """`numpy.random.seed` for `("np", "random", "seed")` when `np` was imported; None for anything else."""
+        alias = self.alias(parts[0], at)
+        return None if alias is None else ".".join([alias.target, *parts[1:]])
+
+    def submodules(self, name: str, at: int) -> list[int]:
+        """The other `import a.b` statements that filled the same package `a` before `at`."""
+        alias = self.alias(name, at)
+        if alias is None or alias.name is not None:
+            return []
+        found: list[int] = []
+        top = alias.target.partition(".")[0]
+        for position in self._binders.get(top, []):
+            other = self.placed[position].statement.alias
+            if position < at and other is not None and other.as_written and "." in other.module:
+                found.append(position)
+        return found
+
+
+def _immutable(statement: Statement) -> bool:
+    """Whether binding again cannot be told from not binding again, identity included."""
+    if statement.kind in ("import", "from"):
+        return True
+    if statement.kind in ("functiondef", "classdef"):
+        return not statement.registers and not statement.calls
+    if isinstance(statement.node, ast.Assign | ast.AnnAssign) and statement.node.value is not None:
+        kinds = [type(node) for node in ast.walk(statement.node.value)]
+        plain = all(issubclass(kind, (*_IMMUTABLE, ast.operator, ast.unaryop)) for kind in kinds)
+        return plain and not (ast.BinOp in kinds and ast.Name in kinds)
+    return False
+
+
+def is_main_guard(node: ast.stmt) -> bool:
+    """`if __name__ == "__main__":`"""
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Compare)
+        and isinstance(node.test.left, ast.Name)
+        and node.test.left.id == "__name__"
+    )
+
+
+@lru_cache(maxsize=16)
+def index_of(cells: tuple[Cell, ...], package: str, module: str) -> Index:
+    """The index of `cells`; twenty steps of one notebook share it."""
+    return Index(cells, package, module)

@@ -1,0 +1,238 @@
+"""Compare what the kernel holds with what the source would make, cheaply and without running the user's code.
+
+A verdict of "different" means that a fresh process would not have what the kernel has: a hidden change, a cell that
+stopped half-way, an object made by an older definition. "unknown" never refuses anything.
+"""
+
+from __future__ import annotations
+
+import __future__
+
+import ast
+import sys
+from collections.abc import Iterable, Mapping
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, Literal
+
+from roblox_ml._capture._policy import COUNT_LIMIT, LITERAL_LIMIT
+from roblox_ml._capture._scopes import FunctionNode
+from roblox_ml._capture._statements import Statement
+
+Verdict = Literal["same", "different", "unknown"]
+
+_PLAIN = (int, float, str, bytes, bool, complex, type(None), list, tuple, dict, set, frozenset)
+_SAFE_CALLS = frozenset({"set", "frozenset", "list", "dict", "tuple", "len", "sorted", "int", "float", "str", "bool"})
+_SAFE_STATEMENTS = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Expr, ast.Delete)
+_SAFE_EXPRESSIONS = (
+    ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.Call,
+    ast.keyword, ast.UnaryOp, ast.Load, ast.Store, ast.Del, ast.unaryop, ast.operator, ast.Starred,
+)  # fmt: skip
+
+
+def is_plain(value: object) -> bool:
+    """A builtin scalar or container: data, not a live object."""
+    return isinstance(value, _PLAIN)
+
+
+def describe(value: object) -> str:
+    """`DataFrame (1,000 x 3)`, `list of 2,000,000 elements`, `openai.OpenAI`: what a message calls a value."""
+    kind = type(value)
+    name = (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    shape = getattr(value, "shape", None) if not isinstance(value, type) else None
+    if isinstance(shape, tuple) and shape and all(isinstance(side, int) for side in shape):
+        return f"{name} of shape {' x '.join(f'{side:,}' for side in shape)}"
+    if isinstance(value, str | bytes):
+        return f"{name} of length {len(value):,}"
+    if isinstance(value, list | tuple | dict | set | frozenset):
+        return f"{name} of {len(value):,} element{'' if len(value) == 1 else 's'}"
+    return name
+
+
+def too_big(value: object) -> bool:
+    """Whether a carried value is so large that it is data, not configuration."""
+    if isinstance(value, list | tuple | dict | set | frozenset):
+        return len(value) > COUNT_LIMIT
+    if isinstance(value, str | bytes | bytearray):
+        return len(value) > 64 * LITERAL_LIMIT
+    size = getattr(value, "nbytes", None)
+    return isinstance(size, int) and not isinstance(value, type) and size > 64 * LITERAL_LIMIT
+
+
+def function_of(value: object) -> FunctionType | None:
+    """The plain function inside a step, a `functools.wraps` wrapper, a method or a partial."""
+    for _ in range(20):
+        if isinstance(value, FunctionType) and not hasattr(value, "__wrapped__"):
+            return value
+        for attribute in ("__wrapped__", "fn", "__func__", "func"):
+            inner = getattr(value, "__dict__", {}).get(attribute) or (
+                getattr(value, attribute, None) if attribute in ("__wrapped__", "__func__", "fn") else None
+            )
+            if callable(inner) and inner is not value:
+                value = inner
+                break
+        else:
+            return value if isinstance(value, FunctionType) else None
+    return None
+
+
+def verify(statement: Statement, name: str, value: object, future: Iterable[str]) -> Verdict:
+    """Whether `value` is what `statement`, an import or a definition, binds to `name`."""
+    if statement.alias is not None:
+        return _verify_import(statement, value)
+    if isinstance(statement.node, ast.FunctionDef | ast.AsyncFunctionDef):
+        function = function_of(value)
+        if function is None or function.__code__.co_name != statement.node.name:
+            return "unknown" if statement.node.decorator_list else "different"
+        return same_code(statement, function.__code__, future)
+    if isinstance(statement.node, ast.ClassDef):
+        if not isinstance(value, type):
+            return "unknown" if statement.node.decorator_list else "different"
+        return _verify_class(statement, value, future)
+    return "unknown"
+
+
+def _verify_import(statement: Statement, value: object) -> Verdict:
+    alias = statement.alias
+    assert alias is not None
+    if alias.name is not None:
+        return "unknown"
+    if not isinstance(value, ModuleType):
+        return "different"
+    expected = sys.modules.get(alias.target)
+    return "same" if expected is value else "unknown" if expected is None else "different"
+
+
+_code_cache: dict[tuple[str, int], dict[str, CodeType]] = {}
+
+
+def _codes(statement: Statement, future: Iterable[str]) -> dict[str, CodeType]:
+    """Code objects of the functions `statement` defines, by qualified name."""
+    flags = 0
+    for feature in future:
+        flags |= getattr(__future__, feature).compiler_flag
+    key = (statement.text, flags)
+    if key not in _code_cache:
+        if len(_code_cache) > 4096:
+            _code_cache.clear()
+        module = compile(statement.text, "<statement>", "exec", flags=flags, dont_inherit=True)
+        found: dict[str, CodeType] = {}
+        stack = [module]
+        while stack:
+            for constant in stack.pop().co_consts:
+                if isinstance(constant, CodeType):
+                    found.setdefault(constant.co_qualname, constant)
+                    stack.append(constant)
+        _code_cache[key] = found
+    return _code_cache[key]
+
+
+def same_code(statement: Statement, code: CodeType, future: Iterable[str]) -> Verdict:
+    """Whether `code` is what `statement` compiles to, line numbers and file names aside."""
+    expected = _codes(statement, future).get(code.co_name)
+    if expected is None:
+        return "unknown"
+    return "same" if _equal_code(expected, code) else "different"
+
+
+def _equal_code(left: CodeType, right: CodeType) -> bool:
+    if (left.co_code, left.co_names, left.co_varnames, left.co_freevars, left.co_cellvars) != (
+        right.co_code, right.co_names, right.co_varnames, right.co_freevars, right.co_cellvars,
+    ):  # fmt: skip
+        return False
+    if len(left.co_consts) != len(right.co_consts):
+        return False
+    for a, b in zip(left.co_consts, right.co_consts, strict=True):
+        if isinstance(a, CodeType) and isinstance(b, CodeType):
+            if not _equal_code(a, b):
+                return False
+        elif type(a) is not type(b) or repr(a) != repr(b) and a != b:
+            return False
+    return True
+
+
+def _verify_class(statement: Statement, value: type, future: Iterable[str]) -> Verdict:
+    node = statement.node
+    assert isinstance(node, ast.ClassDef)
+    codes = _codes(statement, future)
+    for inner in node.body:
+        if isinstance(inner, FunctionNode):
+            function = function_of(vars(value).get(inner.name))
+            if function is None or function.__code__.co_name != inner.name:
+                continue
+            expected = codes.get(f"{node.name}.{inner.name}")
+            if expected is not None and not _equal_code(expected, function.__code__):
+                return "different"
+    return "unknown"
+
+
+def verify_literal(statements: Iterable[Statement], name: str, value: object) -> Verdict:
+    """Run literal assignments and their literal changes on their own, and compare the result with `value`.
+
+    Only builtin data is touched and only harmless builtins can be called, so nothing of the user's runs.
+    """
+    chosen = list(statements)
+    if not is_plain(value) or not all(_is_safe(statement.node, name) for statement in chosen):
+        return "unknown"
+    scope: dict[str, Any] = {}
+    try:
+        for statement in chosen:
+            exec(compile(statement.text, "<literal>", "exec", dont_inherit=True), scope)  # noqa: S102 - literals only
+        return "same" if _equal(scope[name], value) else "different"
+    except Exception:  # whatever it is: the comparison could not be made
+        return "unknown"
+
+
+def _is_safe(node: ast.stmt, name: str) -> bool:
+    if not isinstance(node, _SAFE_STATEMENTS):
+        return False
+    for inner in ast.walk(node):
+        if inner is node:
+            continue
+        if not isinstance(inner, _SAFE_EXPRESSIONS):
+            return False
+        if isinstance(inner, ast.Name) and inner.id != name and inner.id not in _SAFE_CALLS:
+            return False
+        if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name) and inner.func.id not in _SAFE_CALLS:
+            return False
+        if isinstance(inner, ast.Call) and not isinstance(inner.func, ast.Name | ast.Attribute):
+            return False
+        if isinstance(inner, ast.Attribute) and inner.attr.startswith("_"):
+            return False
+    return True
+
+
+def _equal(left: object, right: object) -> bool:
+    """Equality of builtin data, NaN equal to itself and 1 unlike True; containers of other things compare by `==`."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, float):
+        return left == right or (left != left and right != right)
+    if isinstance(left, list | tuple):
+        assert isinstance(right, list | tuple)
+        return len(left) == len(right) and all(map(_equal, left, right))
+    if isinstance(left, dict):
+        assert isinstance(right, dict)
+        return len(left) == len(right) and all(key in right and _equal(item, right[key]) for key, item in left.items())
+    return bool(left == right)
+
+
+def verify_record(statement: Statement, node: ast.ClassDef | None, value: object) -> Verdict:
+    """Compare a dataclass instance with the literals it was made of: `cfg.lr = 1` done by a function shows here."""
+    call = getattr(statement.node, "value", None)
+    fields: Mapping[str, Any] = getattr(type(value), "__dataclass_fields__", {})
+    if not isinstance(call, ast.Call) or node is None or not fields or type(value).__name__ != node.name:
+        return "unknown"
+    written = dict(zip(fields, call.args, strict=False)) | {k.arg: k.value for k in call.keywords if k.arg}
+    for name, expression in written.items():
+        try:
+            expected = ast.literal_eval(expression)
+        except (ValueError, TypeError):
+            continue
+        if not _equal(expected, getattr(value, name, None)):
+            return "different"
+    for name, spec in fields.items():
+        if name not in written and is_plain(spec.default) and not _equal(spec.default, getattr(value, name, None)):
+            return "different"
+    return "same"
