@@ -1,0 +1,269 @@
+"""`rml.gc`: show, or delete, runs, environments, unpacked copies and blobs that nothing refers to any more.
+
+What refers to what is read from the records themselves: a run's files name the blobs it used, a data set's manifest its
+files, the registry's versions their packages. While a registry exists and does not answer, no blob is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import datasets
+from ._gc import Node, Plan, mentions, plan, seconds_of
+from ._preview import human_bytes
+from ._store import home, open_store
+from .errors import RmlSdkError
+
+__all__ = ["Report", "gc"]
+
+_TEXT = (".json", ".jsonl", ".yaml", ".yml")
+_TEXT_LIMIT = 32 << 20
+_KINDS = ("run", "environment", "copy", "blob")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found and what went (or would go). `str()`, `rich` and notebooks show it as a table."""
+
+    plan: Plan
+    dry_run: bool
+
+    @property
+    def freed(self) -> int:
+        """Bytes that went, or would go."""
+        return sum(node.size for node in self.plan.delete)
+
+    def rows(self) -> list[tuple[str, int, int, int, int, str]]:
+        """(kind, kept, bytes kept, deleted, bytes deleted, remark) for each kind."""
+        rows = []
+        for kind in _KINDS:
+            kept = [node for node in self.plan.keep if node.kind == kind]
+            gone = [node for node in self.plan.delete if node.kind == kind]
+            sizes = sum(node.size for node in kept), sum(node.size for node in gone)
+            rows.append((kind, len(kept), sizes[0], len(gone), sizes[1], self.plan.why.get(kind, "")))
+        return rows
+
+    def __str__(self) -> str:
+        verb = "would delete" if self.dry_run else "deleted"
+        lines = [f"{'':12} {'kept':>6} {'bytes':>10} {verb:>13} {'bytes':>10}"]
+        for kind, kept, size, gone, freed, why in self.rows():
+            lines.append(
+                f"{kind:12} {kept:6} {human_bytes(size):>10} {gone:13} {human_bytes(freed):>10}  {why}".rstrip()
+            )
+        if self.dry_run and self.plan.delete:
+            lines.append("nothing was deleted; to delete: rml.gc(dry_run=False), or `rml gc --delete`")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head = f"<tr><th></th><th>kept</th><th></th><th>{'would go' if self.dry_run else 'gone'}</th><th></th><th></th></tr>"
+        body = "".join(
+            f"<tr><td>{kind}</td><td>{kept}</td><td>{human_bytes(size)}</td><td>{gone}</td><td>{human_bytes(freed)}</td><td>{why}</td></tr>"
+            for kind, kept, size, gone, freed, why in self.rows()
+        )
+        return f"<table>{head}{body}</table>"
+
+
+def gc(dry_run: bool = True, keep_runs: int = 20, older_than: str | float = "7d") -> Report:
+    """Find what nothing refers to; delete it with `dry_run=False`.
+
+    Kept: the newest `keep_runs` runs, everything used within `older_than`, every data set, every registered version, and
+    whatever those refer to.
+    """
+    try:
+        span = seconds_of(older_than)
+    except ValueError as error:
+        raise RmlSdkError(str(error), fix="rml.gc(older_than='7d')") from None
+    nodes, closed = _collect()
+    now = time.time()
+    decided = plan(nodes, now=now, older_than=span, keep_runs=keep_runs, untouchable=closed)
+    if not dry_run:
+        gone = tuple(node for node in decided.delete if _delete(node, now - span))
+        decided = Plan(gone, decided.keep, decided.why)
+    return Report(decided, dry_run)
+
+
+def _collect() -> tuple[list[Node], dict[str, str]]:
+    """Every node with its references, and the kinds that must be left alone."""
+    root = home()
+    store = open_store()
+    closed: dict[str, str] = {}
+    names: dict[str, set[str]] = {}
+    places = {
+        "run": _folders(root / "runs"),
+        "environment": [path for path in _folders(root / "envs") if len(path.name) == 64],
+        "copy": [path for path in (root / "cache").glob("*/*") if len(path.stem) == 64],
+    }
+    blobs: list[tuple[str, int]] = []
+    if store.folder is None or store.folder.resolve() != (root / "store").resolve():
+        closed["blob"] = "RML_STORE may serve others too"
+    else:
+        blobs = list(store.digests())
+    for kind, paths in places.items():
+        for path in paths:
+            names.setdefault(path.stem if kind == "copy" else path.name, set()).add(f"{kind}:{path}")
+    for digest, _ in blobs:
+        names.setdefault(digest, set()).add(f"blob:{digest}")
+    index = {name: frozenset(keys) for name, keys in names.items()}
+
+    nodes = []
+    for kind, paths in places.items():
+        for path in paths:
+            text = _text_of(path) if kind == "run" else path.name
+            used = max((_stat(file).st_mtime for file in _files(path)), default=0.0)
+            if kind == "environment":
+                used = _stat(path / ".complete").st_mtime if (path / ".complete").exists() else 0.0
+            nodes.append(Node(f"{kind}:{path}", kind, _size(path), used, mentions(text, index)))
+    for digest, size in blobs:
+        path = store.path_of(digest)
+        text = _json_text(path, size)
+        nodes.append(Node(f"blob:{digest}", "blob", size, _stat(path).st_mtime, mentions(text, index)))
+    records = [blob for ref in _every_dataset() for blob in ref.blobs]
+    records += [_text_of(root / folder) for folder in ("compiled", "submitted", "schedules")]
+    known = "\n".join(records)
+    nodes.append(Node("root:records", "root", refers=mentions(known, index), pinned=True))
+    registry = _registry_text()
+    if registry is None:
+        reason = "the registry does not answer (rml up) and may refer to any of them"
+        closed |= {"blob": reason, "run": reason}
+    else:
+        nodes.append(Node("root:registry", "root", refers=mentions(registry, index), pinned=True))
+    return nodes, closed
+
+
+def _every_dataset() -> Iterator[datasets.DatasetRef]:
+    for newest in datasets.list():
+        yield from datasets.versions(newest.name)
+
+
+def _registry_text() -> str | None:
+    """All that the registry says of all versions, as text; "" when there never was one; None when it does not answer."""
+    import json
+
+    from ._runtime.control import ControlPlane
+
+    try:
+        plane = ControlPlane()
+        said: list[Any] = []
+        for model in _listed(plane.call("GET", "/v1/models"), "models"):
+            base = f"/v1/models/{model['name']}/versions"
+            numbers = [version["version"] for version in _listed(plane.call("GET", base), "versions")]
+            said += [plane.call("GET", f"{base}/{number}") for number in numbers]
+    except (RmlSdkError, OSError, KeyError, TypeError):
+        local = not os.environ.get("RML_CONTROL_URL") and not (home() / "control.db").exists()
+        return "" if local else None
+    return json.dumps(said)
+
+
+def _listed(answer: Any, key: str) -> list[dict[str, Any]]:
+    found = answer[key] if isinstance(answer, dict) else answer
+    if not isinstance(found, list):
+        raise TypeError(f"a list of {key} was expected")
+    return found
+
+
+def _delete(node: Node, before: float) -> bool:
+    """Delete one node unless it was used meanwhile; whether it went."""
+    kind, _, place = node.key.partition(":")
+    if kind == "blob":
+        return _delete_blob(place, before)
+    path = Path(place)
+    if kind == "environment":
+        return _delete_environment(path, before)
+    # Out of sight first: nobody finds half a run.
+    hidden = path.with_name(f".gc-{path.name}")
+    try:
+        path.rename(hidden)
+    except FileNotFoundError:
+        return False
+    if hidden.is_dir():
+        shutil.rmtree(hidden, ignore_errors=True)
+    else:
+        hidden.unlink(missing_ok=True)
+    return True
+
+
+def _delete_blob(digest: str, before: float) -> bool:
+    path = open_store().path_of(digest)
+    hidden = path.with_name(f".gc-{digest}")
+    try:
+        path.rename(hidden)
+    except FileNotFoundError:
+        return False
+    # Whoever stores a blob that exists touches it, and writes it anew when it has just gone.
+    if hidden.stat().st_mtime > before:
+        hidden.replace(path)
+        return False
+    hidden.unlink()
+    return True
+
+
+def _delete_environment(folder: Path, before: float) -> bool:
+    lock = folder.with_name(f".{folder.name}.lock")
+    with lock.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False  # being built
+        marker = folder / ".complete"
+        if marker.exists() and marker.stat().st_mtime > before:
+            return False
+        marker.unlink(missing_ok=True)  # from here on it is incomplete, and rebuilt by whoever needs it
+        shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
+def _folders(parent: Path) -> list[Path]:
+    return (
+        sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+        if parent.is_dir()
+        else []
+    )
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    for directory, _, names in os.walk(path):
+        yield Path(directory)
+        yield from (Path(directory) / name for name in names)
+
+
+def _text_of(folder: Path) -> str:
+    """The text of every small record in a folder: what it refers to stands in there."""
+    parts = []
+    for path in _files(folder):
+        if path.suffix in _TEXT and path.is_file() and _stat(path).st_size <= _TEXT_LIMIT:
+            with contextlib.suppress(OSError):
+                parts.append(path.read_text("utf-8", errors="replace"))
+    return "\n".join(parts)
+
+
+def _json_text(path: Path, size: int) -> str:
+    """The blob's text if it is a JSON document (a manifest names other blobs); "" for everything else."""
+    if size > _TEXT_LIMIT:
+        return ""
+    with contextlib.suppress(OSError), path.open("rb") as stream:
+        if stream.read(1) in (b"{", b"["):
+            return path.read_text("utf-8", errors="replace")
+    return ""
+
+
+def _size(path: Path) -> int:
+    return sum(_stat(file).st_size for file in _files(path) if not file.is_dir())
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.lstat()
+    except OSError:  # gone between listing and looking
+        return os.stat_result((0,) * 10)
