@@ -1,0 +1,164 @@
+"""From a pipeline to something that can run: trace, capture, lock, bundle, check, emit.
+
+`prepare` is the one place where the parts meet. It asks each of them for everything it has to say and raises all of it
+as one error, so that a user repairs a pipeline in one round and not in twenty.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._graph.arguments import check_arguments
+from ._graph.dump import dump_ir
+from ._graph.ir import CodeRef, to_ir
+from ._graph.links import link
+from ._graph.model import Component, Graph
+from ._graph.trace import trace
+from ._graph.validate import validate
+from ._graph.where import of_function
+from .errors import CaptureError, Finding, GraphError, PipelineError
+from .notify import Notification
+
+if TYPE_CHECKING:
+    from ._capture import Bundle
+    from ._graph.pipeline import Pipeline
+
+__all__ = ["Built", "prepare", "write_file"]
+
+NO_CODE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A pipeline ready to run.
+
+    `ir` is what every backend reads; `blobs` are the bytes it refers to by digest (SDK, bundles, locks). `steps` maps
+    component names to the digests of their code, `arguments` are the checked values of a run's parameters.
+    """
+
+    name: str
+    ir: bytes
+    blobs: Mapping[str, bytes]
+    graph: Graph
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    schedule: str | None = None
+    notify: tuple[Notification, ...] = ()
+    steps: Mapping[str, CodeRef] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What capturing the steps of one pipeline gave."""
+
+    code: dict[str, CodeRef] = field(default_factory=dict)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def prepare(pipeline: Pipeline, arguments: Mapping[str, Any] | None = None) -> Built:
+    """Build a pipeline for a run with these arguments (None: for no particular run, as `compile` does)."""
+    graph, found = trace(pipeline.name, pipeline.function)
+    in_graph = [*pipeline._own_findings(), *found]
+    given: dict[str, Any] = {}
+    if arguments is not None:
+        given, wrong = check_arguments(graph, arguments)
+        in_graph += wrong
+    links = link(graph)
+    # Tracing's findings leave holes in the graph; its shape is judged when they are mended.
+    in_graph = in_graph or validate(graph, links)
+    parts = _capture_steps(graph)
+    if in_graph or parts.findings:
+        raise _error(pipeline.name, in_graph, parts.findings)
+    ir = dump_ir(to_ir(graph, parts.code, links=links))
+    return Built(
+        name=pipeline.name,
+        ir=ir,
+        blobs=parts.blobs,
+        graph=graph,
+        provenance=_provenance(pipeline),
+        schedule=pipeline.schedule,
+        notify=pipeline.notify,
+        steps=parts.code,
+        arguments=given,
+    )
+
+
+def _capture_steps(graph: Graph) -> _Parts:
+    """Slice, lock and bundle each distinct step."""
+    from ._capture import sdk_zip
+
+    sdk = sdk_zip()
+    parts = _Parts(blobs={sdk.digest: sdk.data})
+    for name, component in graph.components.items():
+        if component.entry is not None:
+            parts.code[name] = CodeRef(sdk.digest, NO_CODE, NO_CODE, component.entry)
+        else:
+            _capture_step(name, component, sdk, parts)
+    return parts
+
+
+def _capture_step(name: str, component: Component, sdk: Bundle, parts: _Parts) -> None:
+    from ._capture import build_bundle, capture
+    from ._env import lock_for
+
+    try:
+        found = capture(component.function)
+        lock = lock_for(found.imports, component.options.packages)
+    except PipelineError as error:
+        at = of_function(component.function)
+        # A lock knows packages, not places: its findings are told at the step they concern.
+        parts.findings += [f if _has_place(f) else replace(f, where=str(at)) for f in error.findings]
+        return
+    bundle = build_bundle(found, python=f"{sys.version_info.major}.{sys.version_info.minor}", lock=lock.digest)
+    parts.blobs[bundle.digest] = bundle.data
+    parts.blobs[lock.digest] = lock.text.encode()
+    parts.code[name] = CodeRef(sdk.digest, bundle.digest, lock.digest, found.entry)
+
+
+def _has_place(finding: Finding) -> bool:
+    return any(c.isdigit() for c in finding.where)
+
+
+def _error(name: str, in_graph: list[Finding], in_code: list[Finding]) -> PipelineError:
+    kind = PipelineError if in_graph and in_code else GraphError if in_graph else CaptureError
+    # The same line may be seen by two parts (a missing import is both): one finding for each.
+    return kind(dict.fromkeys([*in_graph, *in_code]), subject=f"pipeline {name!r}")
+
+
+def _provenance(pipeline: Pipeline) -> dict[str, Any]:
+    """Where the pipeline came from: kept with the run, never in the IR (a commit elsewhere must not change a digest)."""
+    from . import __version__
+    from ._capture import git_state
+
+    filename = pipeline.site.filename
+    folder = Path(filename).resolve().parent if Path(filename).is_file() else Path.cwd()
+    return {
+        "git": asdict(git_state(folder)),
+        "source": str(pipeline.site),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "sdk": __version__,
+    }
+
+
+def write_file(target: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        # mkstemp makes files private; a compiled pipeline is as readable as any file the user writes.
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,66 @@
+"""Cron expressions, as people write them (five fields) and as Kubeflow Pipelines reads them (seconds first).
+
+KFP accepts five fields but reads them as seconds first: "0 3 * * *" would fire at minute 3 of every hour instead of at
+three o'clock. So schedules are checked here and always sent with six fields.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["problem", "six_fields"]
+
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
+    ("minute", 0, 59, ()),
+    ("hour", 0, 23, ()),
+    ("day of month", 1, 31, ()),
+    ("month", 1, 12, _MONTHS),
+    ("day of week", 0, 6, _DAYS),
+)
+_PART = re.compile(r"^(\*|\?|\w+(?:-\w+)?)(?:/(\d+))?$")
+
+
+def problem(expression: object) -> str | None:
+    """What is wrong with a five-field cron expression, or None."""
+    if not isinstance(expression, str):
+        return f"{expression!r} is no text"
+    fields = expression.split()
+    if len(fields) != len(_FIELDS):
+        return f"{expression!r} has {len(fields)} field{'' if len(fields) == 1 else 's'}, a schedule has five"
+    for text, (name, low, high, names) in zip(fields, _FIELDS, strict=True):
+        for part in text.split(","):
+            wrong = _part_problem(part, low, high, names)
+            if wrong:
+                return f"{name} {text!r}: {wrong}"
+    return None
+
+
+def _part_problem(part: str, low: int, high: int, names: tuple[str, ...]) -> str | None:
+    match = _PART.match(part)
+    if not match:
+        return f"{part!r} is not a number, range, list or step"
+    span, step = match.groups()
+    if step is not None and int(step) < 1:
+        return f"a step of {step} never advances"
+    if span in ("*", "?"):
+        return None
+    numbers = []
+    for end in span.split("-"):
+        if end.lower() in names:
+            numbers.append(names.index(end.lower()) + low)
+        elif end.isascii() and end.isdigit():
+            numbers.append(int(end))
+        else:
+            return f"{end!r} is not a number from {low} to {high}"
+    if any(not low <= n <= high for n in numbers):
+        return f"{span} is outside {low}–{high}"
+    if numbers != sorted(numbers):
+        return f"{span} runs backwards"
+    return None
+
+
+def six_fields(expression: str) -> str:
+    """The schedule as KFP must get it: second 0, then the five fields."""
+    return f"0 {' '.join(expression.split())}"

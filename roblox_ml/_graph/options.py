@@ -1,0 +1,212 @@
+"""What a step asks for: cpu, memory, gpu, priority, spot, retries, timeout, cache, packages, labels.
+
+`read` turns the decorator's keywords into one checked record, and every mistake into a finding with what to type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+from ..errors import Finding
+from .where import Site
+
+__all__ = ["NAMES", "Options", "read"]
+
+_UNITS = {
+    "": 1,
+    **{unit: 1000 ** (n + 1) for n, unit in enumerate(("K", "M", "G", "T", "P", "E"))},
+    **{unit: 1024 ** (n + 1) for n, unit in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))},
+}
+_MEMORY = re.compile(r"^(\d+)([KMGTPE]i?)?$")
+_CPU = re.compile(r"^(?:\d+(?:\.\d+)?|\d+m)$")
+_DURATION = re.compile(r"^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?$")
+_GPU = re.compile(r"^([a-z0-9.-]+/[a-z0-9.-]+)(?::(\d+))?$")
+_LABEL = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")
+_REQUIREMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[A-Za-z0-9._, -]+\])?\s*(?:[<>=!~].*|@.*)?$")
+_DEFAULT_GPU = "nvidia.com/gpu"
+# What people type who know other tools; difflib alone would not find these.
+_KNOWN_AS = {
+    "ram": "memory",
+    "mem": "memory",
+    "cpus": "cpu",
+    "cores": "cpu",
+    "gpus": "gpu",
+    "accelerator": "gpu",
+    "retry": "retries",
+    "preemptible": "spot",
+    "requirements": "packages",
+    "packages_to_install": "packages",
+    "pip": "packages",
+    "deadline": "timeout",
+    "memoize": "cache",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A step's checked options. Units: cpu in cores, memory as a Kubernetes quantity, timeout in seconds."""
+
+    cpu: str | None = None
+    memory: str | None = None
+    gpu: tuple[str, int] | None = None
+    priority: str | None = None
+    spot: bool = False
+    retries: int = 0
+    timeout: int | None = None
+    cache: bool = True
+    packages: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def cores(self) -> float | None:
+        """The cpu limit as a number."""
+        if self.cpu is None:
+            return None
+        return int(self.cpu[:-1]) / 1000 if self.cpu.endswith("m") else float(self.cpu)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory limit in bytes."""
+        match = _MEMORY.match(self.memory) if self.memory is not None else None
+        return int(match.group(1)) * _UNITS[match.group(2) or ""] if match else None
+
+
+class _Wrong(Exception):
+    """A value that cannot be used: what is wrong, and what to type."""
+
+    def __init__(self, message: str, fix: str) -> None:
+        super().__init__(message)
+        self.fix = fix
+
+
+def read(given: Mapping[str, Any], step: str, site: Site) -> tuple[Options, list[Finding]]:
+    """The options a step's decorator was given, and everything that is wrong with them."""
+    findings: list[Finding] = []
+    options = Options()
+    for name, value in given.items():
+        at = site.at(name)
+        reader = _READERS.get(name)
+        if reader is None:
+            findings.append(_unknown(name, step, at))
+            continue
+        if value is None:
+            continue
+        try:
+            options = replace(options, **{name: reader(value)})
+        except _Wrong as wrong:
+            findings.append(
+                Finding(
+                    f"bad-{name}",
+                    f"{name}={value!r} of step {step!r}: {wrong}",
+                    str(at),
+                    "the scheduler would refuse or misread it after the run was submitted",
+                    wrong.fix,
+                    at.source(),
+                )
+            )
+    return options, findings
+
+
+def _unknown(name: str, step: str, at: Site) -> Finding:
+    near = _KNOWN_AS.get(name) or next(iter(get_close_matches(name, NAMES, n=1)), None)
+    return Finding(
+        "unknown-option",
+        f"rml.step has no option {name!r} (step {step!r})",
+        str(at),
+        f"the options are {', '.join(NAMES)}",
+        f"did you mean {near}=…?" if near else "remove it, or use one of the options above",
+        at.source(),
+    )
+
+
+def _cpu(value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        return f"{value:g}"
+    if isinstance(value, str) and _CPU.match(value) and value.strip("0.m"):
+        return value
+    raise _Wrong("not a positive number of cores", 'write cpu=2, cpu=0.5 or cpu="500m"')
+
+
+def _memory(value: Any) -> str:
+    match = _MEMORY.match(value) if isinstance(value, str) else None
+    if match and int(match.group(1)) > 0:
+        return str(value)
+    hint = 'write memory="4Gi" (4 × 1024³ bytes), "512Mi" or "4G" (4 × 1000³)'
+    if isinstance(value, str) and re.match(r"^\d+\s*[kmgt]i?b?$", value, re.IGNORECASE):
+        unit = value.strip().lstrip("0123456789").strip()[0].upper()
+        hint = f'write memory="{re.match(r"[0-9]+", value).group()}{unit}i"'  # type: ignore[union-attr]
+    raise _Wrong("not a Kubernetes quantity", hint)
+
+
+def _gpu(value: Any) -> tuple[str, int] | None:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return (_DEFAULT_GPU, value) if value else None
+    match = _GPU.match(value) if isinstance(value, str) else None
+    if match:
+        return match.group(1), int(match.group(2) or 1)
+    raise _Wrong("not a number of GPUs", 'write gpu=1, or the cluster\'s resource name: gpu="amd.com/gpu:1"')
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, str) and _LABEL.match(value):
+        return value
+    raise _Wrong("not a label value", 'write letters, digits, "-", "_" or ".", at most 63: priority="high"')
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise _Wrong("not True or False", "write True or False")
+
+
+def _retries(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise _Wrong("not a number of further attempts, 0 or more", "write retries=2 (three attempts in all)")
+
+
+def _timeout(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    match = _DURATION.match(value.strip()) if isinstance(value, str) else None
+    if match and match.group(0):
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+        if total > 0:
+            return total
+    raise _Wrong("not a duration", 'write timeout="90s", "30m", "1h", "1h30m" or a number of seconds')
+
+
+def _packages(value: Any) -> tuple[str, ...]:
+    fix = 'write packages=["scikit-learn==1.8.0"]'
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise _Wrong("not a list of requirements", fix)
+    for item in value:
+        if not isinstance(item, str) or not _REQUIREMENT.match(item.strip()):
+            raise _Wrong(f"{item!r} is no requirement", fix)
+    return tuple(item.strip() for item in value)
+
+
+def _labels(value: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
+        raise _Wrong("not a dict of text", 'write labels={"team": "safety"}')
+    return tuple(sorted((key, _label(text)) for key, text in value.items()))
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "cpu": _cpu,
+    "memory": _memory,
+    "gpu": _gpu,
+    "priority": _label,
+    "spot": _flag,
+    "retries": _retries,
+    "timeout": _timeout,
+    "cache": _flag,
+    "packages": _packages,
+    "labels": _labels,
+}
+NAMES = tuple(_READERS)
