@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from roblox_ml_core.http import (
     ConnectFailed,
     ConnectionLost,

@@ -1,0 +1,256 @@
+"""A deployed model as an object: ask it over REST or gRPC, move it between versions, look at it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import Any
+
+from ._addresses import control, door_url, grpc_address, translated
+from ._predict import Prediction, Tensor, encode, from_rest, to_rest
+from .errors import MissingExtra, NotFound, NotRunning, RemoteError
+
+__all__ = ["Endpoint", "GrpcEndpoint"]
+
+_POLL_S = 0.1
+_VERSION_HEADER = "x-rml-model-version"
+_ID_HEADER = "x-rml-inference-id"
+
+
+class Endpoint:
+    """A model behind the door: one name, whichever version answers.
+
+    Attributes:
+        name: the endpoint's name.
+        url: where any Open Inference Protocol v2 client posts to.
+        grpc: the same predictions over gRPC.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._door = door_url()
+        self.url = f"{self._door}/v2/models/{name}/infer"
+        self.grpc = GrpcEndpoint(self)
+        self._http: Any = None
+        self._inputs: tuple[str | None, list[dict[str, Any]]] | None = None
+
+    @property
+    def version(self) -> int | None:
+        """The version that answers now; None while none does."""
+        answer = self._get("/ready")
+        return int(answer.headers[_VERSION_HEADER]) if answer.status_code == 200 else None
+
+    def predict(self, inputs: Any, *, timeout: float = 30.0) -> Prediction:
+        """Predictions over REST: a list for a model with one input (texts, rows), else a dict of input name to list or array.
+
+        Arrays and DataFrames are taken too.
+
+        Raises:
+            InputError: the values do not fit the model's inputs.
+            NotFound, RemoteError, NotRunning: the door's own answer.
+        """
+        body, head_length = to_rest(encode(inputs, self.inputs()))
+        headers = {
+            "content-type": "application/octet-stream",
+            "inference-header-content-length": str(head_length),
+            "x-rml-timeout-ms": str(max(1, int(timeout * 1000))),
+        }
+        answer = self._send("POST", "/infer", content=body, headers=headers, timeout=timeout + 5)
+        self._raise_for(answer)
+        length = answer.headers.get("inference-header-content-length")
+        tensors = from_rest(answer.content, int(length) if length else None)
+        return _prediction(tensors, dict(answer.headers))
+
+    def inputs(self) -> list[dict[str, Any]]:
+        """What the model takes: name, datatype, shape of each input. Asked again when another version answers."""
+        if self._inputs is None:
+            answer = self._get("")
+            self._raise_for(answer)
+            self._inputs = (answer.headers.get(_VERSION_HEADER), answer.json()["inputs"])
+        return self._inputs[1]
+
+    def promote(self, version: int, *, timeout: float = 120.0) -> Endpoint:
+        """Answer with another version from now on: moves the alias the endpoint follows, or the endpoint's own pin."""
+        with translated():
+            plane = control()
+            current = plane.endpoint(self.name)
+            if alias := current.get("alias"):
+                plane.promote(current["model"], alias, version, reason=f"promoted through endpoint {self.name}")
+            else:
+                plane.put_endpoint(self.name, current["model"], version=version)
+        return self.wait_for(version, timeout)
+
+    def rollback(self, *, timeout: float = 120.0) -> Endpoint:
+        """Answer with the version before. Nothing is loaded for it: the version before stays resident."""
+        with translated():
+            answer = control().rollback_endpoint(self.name)
+        return self.wait_for(int(answer["version"]), timeout)
+
+    def status(self) -> dict[str, Any]:
+        """What is wished and what is: model, alias, desired version and digest, `serving` (the version that answers)."""
+        with translated():
+            wished = dict(control().endpoint(self.name))
+        return {**wished, "serving": self.version, "url": self.url}
+
+    def curl(self) -> None:
+        """Print a curl line that asks this endpoint."""
+        data = []
+        for entry in self.inputs():
+            shape = [1 if int(size) < 0 else int(size) for size in entry["shape"]]
+            count = 1
+            for size in shape:
+                count *= size
+            sample: Any = "gg, well played!" if entry["datatype"] == "BYTES" else 0
+            data.append({"name": entry["name"], "datatype": entry["datatype"], "shape": shape, "data": [sample] * count})
+        body = json.dumps({"inputs": data}, ensure_ascii=False)
+        print(f"curl -s {shlex.quote(self.url)} -H 'content-type: application/json' -d {shlex.quote(body)}")
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.name!r}, url={self.url!r})"
+
+    def _repr_html_(self) -> str:
+        try:
+            status = self.status()
+        except (NotRunning, RemoteError) as error:
+            status = {"problem": str(error), "url": self.url}
+        shown = [(key, status[key]) for key in ("model", "alias", "version", "serving", "digest", "url", "problem") if status.get(key)]
+        rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(str(value))}</td></tr>" for key, value in shown)
+        return f"<table><caption>endpoint {escape(self.name)}</caption>{rows}</table>"
+
+    def wait_for(self, version: int, timeout: float = 120.0, say: Callable[[str], None] | None = None) -> Endpoint:
+        """Return when the door answers with `version`.
+
+        Raises:
+            RemoteError: a model server refused that version (its reason is in the message).
+            NotRunning: it was not ready within `timeout` seconds.
+        """
+        started = time.monotonic()
+        said = ""
+        while True:
+            serving = self.version
+            if serving == version:
+                self._inputs = None
+                if say:
+                    say(f"  version {version} answers at {self.url} after {time.monotonic() - started:.1f} s")
+                return self
+            with translated():
+                states = _states(control().endpoint(self.name), version)
+            still = f"version {serving} goes on answering" if serving else "nothing answers yet"
+            for server, state, reason in states:
+                if state == "failed":
+                    raise RemoteError(
+                        f"model server {server!r} refused version {version} of endpoint {self.name!r}; {still}",
+                        why=reason or "the agent gave no reason", fix="`rml logs agent` has the whole story", code="refused",
+                    )  # fmt: skip
+            news = ", ".join(f"{server}: {state}" for server, state, _ in states)
+            if say and news and news != said:
+                say(f"  {news}")
+                said = news
+            if time.monotonic() - started > timeout:
+                raise NotRunning(
+                    f"endpoint {self.name!r} did not answer with version {version} within {timeout:g} s; {still}",
+                    why=news or "no model server has reported that version", fix="look at `rml status` and `rml logs agent`",
+                )  # fmt: skip
+            time.sleep(_POLL_S)
+
+    def _get(self, what: str) -> Any:
+        return self._send("GET", what, timeout=35.0)
+
+    def _send(self, method: str, what: str, **arguments: Any) -> Any:
+        import httpx
+
+        if self._http is None:
+            self._http = httpx.Client()
+        try:
+            return self._http.request(method, f"{self._door}/v2/models/{self.name}{what}", **arguments)
+        except httpx.HTTPError as error:
+            raise NotRunning(
+                f"the door at {self._door} does not answer ({type(error).__name__}: {error})",
+                fix="start it with `rml up`, or set RML_DOOR_URL to where it runs",
+            ) from error
+
+    def _raise_for(self, answer: Any) -> None:
+        if answer.status_code < 400:
+            return
+        self._inputs = None  # the next call asks again: another version may take other inputs
+        try:
+            message = str(answer.json()["error"])
+        except (ValueError, KeyError, TypeError):
+            message = f"HTTP {answer.status_code}: {answer.text[:300]}"
+        kind = NotFound if answer.status_code == 404 else RemoteError
+        raise kind(message, status=answer.status_code, where=f"endpoint {self.name!r}")
+
+
+class GrpcEndpoint:
+    """The gRPC side of an endpoint."""
+
+    def __init__(self, owner: Endpoint) -> None:
+        self._owner = owner
+        self._channel: Any = None
+
+    @property
+    def address(self) -> str:
+        """host:port of the door's gRPC server."""
+        return grpc_address()
+
+    def predict(self, inputs: Any, *, timeout: float = 30.0) -> Prediction:
+        """The same as `Endpoint.predict`, over gRPC.
+
+        Raises:
+            MissingExtra: grpcio or tritonclient is not installed.
+            InputError, NotFound, RemoteError, NotRunning: as over REST.
+        """
+        try:
+            import grpc
+            from tritonclient.grpc import service_pb2 as v2
+        except ModuleNotFoundError as error:
+            raise MissingExtra(f"gRPC needs {error.name!r}", fix='pip install "roblox-ml[serving]"') from error
+        tensors = encode(inputs, self._owner.inputs())
+        request = v2.ModelInferRequest(
+            model_name=self._owner.name,
+            inputs=[v2.ModelInferRequest.InferInputTensor(name=t.name, datatype=t.datatype, shape=t.shape) for t in tensors],
+            raw_input_contents=[tensor.raw for tensor in tensors],
+        )
+        if self._channel is None:
+            self._channel = grpc.insecure_channel(
+                self.address, options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+            )
+        call = self._channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer", v2.ModelInferRequest.SerializeToString, v2.ModelInferResponse.FromString
+        )
+        try:
+            response, done = call.with_call(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise self._error(error) from None
+        answered = [
+            Tensor(output.name, output.datatype, tuple(output.shape), raw)
+            for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
+        ]
+        return _prediction(answered, dict(done.trailing_metadata() or ()))
+
+    def _error(self, error: Any) -> RemoteError | NotRunning:
+        self._owner._inputs = None
+        code, details = error.code().name, error.details() or ""
+        where = f"endpoint {self._owner.name!r} over gRPC"
+        if code == "NOT_FOUND":
+            return NotFound(details, code=code, where=where, status=404)
+        if code == "UNAVAILABLE" and "endpoint" not in details:  # gRPC's own words: nobody listens
+            return NotRunning(f"the door at {self.address} does not answer: {details}", fix="start it with `rml up`, or set RML_DOOR_GRPC")
+        return RemoteError(f"{code}: {details}", code=code, where=where)
+
+
+def _prediction(tensors: list[Tensor], headers: dict[str, Any]) -> Prediction:
+    version = headers.get(_VERSION_HEADER)
+    return Prediction(tensors, version=int(version) if version else None, inference_id=headers.get(_ID_HEADER))
+
+
+def _states(described: Mapping[str, Any], version: int) -> list[tuple[str, str, str]]:
+    """(server, state, reason) of a version on every model server that has said something about it."""
+    return [
+        (str(entry["server"]), str(entry["state"]), str(entry.get("reason", "")))
+        for entry in described.get("servers", ())
+        if int(entry.get("version", version)) == version
+    ]

@@ -1,0 +1,77 @@
+"""Put a registered model behind an endpoint, ask it, take it back.
+
+    endpoint = rml.deploy("comment-sentiment@champion")
+    endpoint.predict(["gg, well played!"])
+    endpoint.rollback()
+
+`deploy` states a wish at the control plane and waits until the door answers with that version; a version that the model
+server refuses is an error with the server's reason, and the version before goes on answering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import _siblings
+from ._addresses import control, ensure_stack, translated
+from ._endpoint import Endpoint, GrpcEndpoint
+from ._predict import InputError, Prediction
+
+__all__ = ["Endpoint", "GrpcEndpoint", "InputError", "Prediction", "deploy", "endpoint", "undeploy"]
+
+_POLL_S = 0.1
+_VERSION_HEADER = "x-rml-model-version"
+_ID_HEADER = "x-rml-inference-id"
+
+
+def deploy(
+    ref: str, name: str | None = None, *, wait: bool = True, timeout: float = 120.0, say: Callable[[str], None] | None = None
+) -> Endpoint:
+    """Make `ref` answer at an endpoint.
+
+    Args:
+        ref: `"name@alias"` (the endpoint follows the alias), `"name/3"` (it stays at version 3), or `"name"`: the champion.
+        name: the endpoint's name; the model's if left out.
+        wait: return when the door answers with that version; otherwise at once.
+        timeout: seconds to wait for it.
+        say: where progress lines go; print if left out.
+
+    Raises:
+        NotFound: no such model, version or alias.
+        RemoteError: the model server refused the version (its reason is in the message).
+        NotRunning: a service could not be started or reached, or the version was not ready in time.
+    """
+    speak = say or (lambda line: print(line, flush=True))
+    with translated():
+        reference = _siblings.load("roblox_ml_core.names").parse_reference(ref, default_alias="champion")
+        ensure_stack(speak)
+        answer = control().put_endpoint(
+            name or reference.name, reference.name, alias=reference.alias, version=reference.version
+        )
+    deployed = Endpoint(name or reference.name)
+    version = int(answer["version"])
+    if wait:
+        speak(f"deploying {reference.name} version {version} as endpoint {deployed.name!r} …")
+        deployed.wait_for(version, timeout, speak)
+    return deployed
+
+
+def undeploy(name: str) -> None:
+    """Remove an endpoint. Its model's versions stay registered.
+
+    Raises:
+        NotFound: there is no such endpoint.
+    """
+    with translated():
+        control().delete_endpoint(name)
+
+
+def endpoint(name: str) -> Endpoint:
+    """An endpoint that exists.
+
+    Raises:
+        NotFound: there is none of that name; the message says which there are.
+    """
+    with translated():
+        control().endpoint(name)
+    return Endpoint(name)
