@@ -14,12 +14,12 @@ import sys
 from pathlib import Path
 
 import rml_frames
-from rml_backend import Model
+from rml_backend import Model, ModelError
 
 READY_S = 120.0  # importing a model's libraries can take long on a cold disk
 
 
-class WorkerDied(RuntimeError):
+class WorkerDied(ModelError):
     """The model's process ended or hung while it worked on this request."""
 
 
@@ -68,7 +68,10 @@ class Worker:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 cwd=self.code,
-                env={**os.environ, "PATH": os.pathsep.join([str(Path(self.command[0]).parent), os.environ.get("PATH", "")])},
+                env={
+                    **os.environ,
+                    "PATH": os.pathsep.join([str(Path(self.command[0]).parent), os.environ.get("PATH", "")]),
+                },
             )
         self.stream = self.socket.makefile("rwb")
         self.socket.settimeout(READY_S)
@@ -84,7 +87,7 @@ class Worker:
             raise WorkerDied(f"the model's process {self.ending()} before this request; it was started again") from None
         kind, arrays, text = self.receive()
         if kind == "error":
-            raise RuntimeError(text)
+            raise ModelError(text)
         return arrays
 
     def receive(self):

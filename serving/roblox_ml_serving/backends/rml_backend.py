@@ -28,6 +28,10 @@ class BadOutput(RuntimeError):
     """The model answered something its signature does not allow."""
 
 
+class ModelError(RuntimeError):
+    """The model itself failed; the text says how."""
+
+
 class Model:
     """Base of every model file's `TritonPythonModel`: subclasses give `load` and `predict`."""
 
@@ -63,13 +67,16 @@ class Model:
         batches = []
         for request in requests:
             try:
-                batches.append(rows_of({spec["name"]: read(request, spec["name"]) for spec in self.signature["inputs"]}))
+                batches.append(
+                    rows_of({spec["name"]: read(request, spec["name"]) for spec in self.signature["inputs"]})
+                )
             except BadInput as error:
                 batches.append(error)
         responses = []
         for answer in self.answer(batches):
             if isinstance(answer, Exception):
-                responses.append(pb.InferenceResponse(output_tensors=[], error=pb.TritonError(describe(answer))))
+                code = pb.TritonError.INVALID_ARG if isinstance(answer, BadInput) else pb.TritonError.INTERNAL
+                responses.append(pb.InferenceResponse(output_tensors=[], error=pb.TritonError(describe(answer), code)))
             else:
                 tensors = [pb.Tensor(spec["name"], answer[spec["name"]][None]) for spec in self.signature["outputs"]]
                 responses.append(pb.InferenceResponse(output_tensors=tensors))
@@ -158,7 +165,9 @@ def checked(answer, outputs, rows):
         array = as_bytes(array) if spec["datatype"] == "BYTES" else np.asarray(array, dtype=NUMPY_OF[spec["datatype"]])
         wrong = array.ndim != len(shape) or array.shape[0] != rows
         if wrong or any(want not in (-1, have) for want, have in zip(shape[1:], array.shape[1:])):  # noqa: B905
-            raise BadOutput(f"output {name!r} has shape {list(array.shape)} for {rows} rows; its signature says {shape}")
+            raise BadOutput(
+                f"output {name!r} has shape {list(array.shape)} for {rows} rows; its signature says {shape}"
+            )
         result[name] = np.ascontiguousarray(array)
     return result
 
@@ -190,7 +199,7 @@ def empty(outputs):
 
 def describe(error):
     """An exception as one line for the client."""
-    if isinstance(error, (BadInput, BadOutput)):
+    if isinstance(error, (BadInput, BadOutput, ModelError)):
         return str(error)
     return f"{type(error).__name__}: {error}"
 

@@ -55,7 +55,10 @@ def pack(array):
 
 
 def pack_text(array):
-    encoded = [value if isinstance(value, bytes) else str(value).encode("utf-8", "replace") for value in array.reshape(-1).tolist()]
+    encoded = [
+        value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+        for value in array.reshape(-1).tolist()
+    ]
     lengths = np.array([len(value) for value in encoded], dtype=np.int64).reshape(array.shape)
     return pack(lengths) + b"".join(encoded)
 

@@ -44,7 +44,9 @@ def main(argv):
         try:
             answer = predict(batch)
             if not hasattr(answer, "items"):
-                raise TypeError(f"predict returned {type(answer).__name__}; a dict of arrays by output name is expected")
+                raise TypeError(
+                    f"predict returned {type(answer).__name__}; a dict of arrays by output name is expected"
+                )
             arrays = {str(name): value for name, value in answer.items()}
         except Exception:
             traceback.print_exc()

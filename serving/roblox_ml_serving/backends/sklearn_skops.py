@@ -34,7 +34,9 @@ class TritonPythonModel(Model):
         names = package.get("labels") or [str(name) for name in getattr(self.estimator, "classes_", [])]
         self.classes = np.array(names, dtype=np.object_)
         if "scores" in self.outputs and not hasattr(self.estimator, "predict_proba"):
-            raise ValueError(f"{type(self.estimator).__name__} has no predict_proba: its signature must not promise scores")
+            raise ValueError(
+                f"{type(self.estimator).__name__} has no predict_proba: its signature must not promise scores"
+            )
 
     def predict(self, batch):
         rows = batch[self.input]

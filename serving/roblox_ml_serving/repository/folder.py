@@ -1,7 +1,7 @@
 """Put a package into Triton's model repository, complete or not at all.
 
-    comment-sentiment.3/         config.pbtxt, 3/ (empty), rml.json (last: says that both folders are complete)
-    comment-sentiment.3.batch/   config.pbtxt, warmup/TEXT, 3/model.py, 3/rml_*.py, 3/package/… (the package, untouched)
+comment-sentiment.3/         config.pbtxt, 3/ (empty), rml.json (last: says that both folders are complete)
+comment-sentiment.3.batch/   config.pbtxt, warmup/TEXT, 3/model.py, 3/rml_*.py, 3/package/… (the package, untouched)
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class Materialised:
         return self.name + BATCH_SUFFIX
 
 
-def materialise(package: ModelPackage, repository: Path, name: str, version: int, options: Options | None = None) -> Materialised:
+def materialise(
+    package: ModelPackage, repository: Path, name: str, version: int, options: Options | None = None
+) -> Materialised:
     """Write both model folders of a version; what lies there already is replaced.
 
     The batch model's folder takes its place first and the public one last, so that whatever this process's end leaves behind

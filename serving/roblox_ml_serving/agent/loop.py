@@ -1,0 +1,157 @@
+"""The agent's loop: look, plan, hand out the actions; again as soon as something changes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from roblox_ml_core.errors import RmlError
+from roblox_ml_core.names import triton_name
+from roblox_ml_core.registry import DesiredModel, ModelState, RegistryClient
+from roblox_ml_core.settings import AgentSettings, HomeSettings, TritonSettings
+from roblox_ml_core.storage import BlobStore
+from roblox_ml_core.telemetry import log
+
+from . import metrics, processes
+from .control import Reporter, Wishes
+from .ledger import Ledger
+from .plan import Action, Check, Key, Limits, Load, Observed, Refuse, Reload, Unload, Wanted, plan
+from .processes import Stub
+from .triton import TRANSITIONS, Triton
+from .worker import Worker
+
+__all__ = ["Agent", "cores"]
+
+logger = logging.getLogger(__name__)
+
+# Loads wait for disks and for Triton, not for our CPU; a slow one must not hold up the others.
+PARALLEL_ACTIONS = 4
+
+
+class Agent:
+    """Keeps one Triton equal to the control plane's wishes until it is stopped."""
+
+    def __init__(
+        self, agent: AgentSettings, triton: TritonSettings, home: HomeSettings, client: Callable[[], RegistryClient]
+    ) -> None:
+        self._settings = agent
+        self._wake = threading.Event()
+        self._stopping = False
+        self._instances = agent.instances or cores()
+        self._limits = Limits(agent.memory_budget_mb * 2**20, agent.grace_s, agent.max_attempts)
+        self.ledger = Ledger(agent.probe_s, self._something_changed)
+        self._triton = Triton(triton.grpc_address, load_timeout_s=agent.load_timeout_s)
+        store = BlobStore(home.store_url, token=home.read_token())
+        self._worker = Worker(self._triton, store, self.ledger, home.root, self._instances)
+        wishes_path = home.root / "serving" / f"desired-{agent.server}.json"
+        self._wishes = Wishes(client(), agent.server, wishes_path, agent.poll_wait_s, self._wake.set)
+        self._reporter = Reporter(
+            client(), agent.server, triton.http_address, triton.grpc_address, agent.heartbeat_s, self._states
+        )
+        self._digests: dict[Key, str] = {}
+
+    def run(self) -> None:
+        """Until `stop`. What Triton serves then stays as it is."""
+        self._wishes.start()
+        self._reporter.start()
+        with ThreadPoolExecutor(PARALLEL_ACTIONS, thread_name_prefix="action") as pool:
+            while not self._stopping:
+                self._wake.clear()
+                self.round(pool)
+                self._wake.wait(self._settings.tick_s)
+        self._reporter.stop()
+        self._wishes.stop()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    def round(self, pool: ThreadPoolExecutor) -> None:
+        """One look and one plan. Nothing that goes wrong here ends the agent."""
+        wishes = {Key(model.model, model.version): model for model in self._wishes.models}
+        wanted = [Wanted(key, model.digest, self._expected_memory(model)) for key, model in wishes.items()]
+        try:
+            observed = self._observe(set(wishes))
+        except RmlError as error:
+            self._digests.clear()
+            if self.ledger.down():
+                log(logger, logging.WARNING, "Triton does not answer", reason=error.message)
+            return
+        actions = plan(wanted, observed, self._limits)
+        for refusal in self.ledger.refuse([action for action in actions if isinstance(action, Refuse)]):
+            log(logger, logging.ERROR, "refused", model=str(refusal.key), reason=refusal.reason)
+        for action in actions:
+            self._start(pool, action, wishes)
+
+    def _observe(self, wanted: set[Key]) -> Observed:
+        busy = self.ledger.busy()
+        states = self._triton.loaded()
+        alive = processes.stubs(self._worker.repository)
+        by_model: dict[str, list[Stub]] = {}
+        for stub in alive:
+            by_model.setdefault(stub.model, []).append(stub)
+        resident: dict[Key, tuple[str, int]] = {}
+        for key in [key for key, state in states.items() if state == "READY"]:
+            name = triton_name(*key)
+            if key not in self._digests:
+                self._digests[key] = self._triton.digest(name)
+            resident[key] = (self._digests[key], processes.memory(by_model.get(name, ())))
+        self._digests = {key: digest for key, digest in self._digests.items() if key in resident}
+        metrics.RESIDENT.set(len(resident))
+        metrics.MEMORY_BYTES.set(sum(memory for _, memory in resident.values()))
+        moving = {key for key, state in states.items() if state in TRANSITIONS}
+        return self.ledger.observe(time.monotonic(), resident, moving, alive, wanted, busy)
+
+    def _start(self, pool: ThreadPoolExecutor, action: Action, wishes: dict[Key, DesiredModel]) -> None:
+        key = action.key
+        match action:
+            case Load():
+                self.ledger.begin(key, "pulling", self._expected_memory(wishes[key]))
+                pool.submit(self._guarded, key, lambda: self._worker.load(wishes[key]))
+            case Reload(reason=reason):
+                self.ledger.begin(key, "loading")
+                pool.submit(self._guarded, key, lambda: self._worker.reload(key, wishes[key].digest, reason))
+            case Check():
+                self.ledger.begin(key, "checking")
+                pool.submit(self._guarded, key, lambda: self._worker.check(key, wishes[key].digest))
+            case Unload(reason=reason):
+                # On disk the last wishes of a former life: good enough to load by, not to throw something out by.
+                if self._wishes.confirmed:
+                    self.ledger.begin(key, "unloading")
+                    pool.submit(self._guarded, key, lambda: self._worker.unload(key, reason, self._digests_in_use))
+            case Refuse():
+                pass
+
+    def _guarded(self, key: Key, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception:  # the workers record what they expect; anything else must not vanish in a pool
+            logger.exception("action failed unexpectedly: %s", key)
+        finally:
+            self._digests.pop(key, None)
+            self.ledger.end(key)
+            self._wake.set()
+
+    def _states(self) -> list[ModelState]:
+        return self.ledger.states([Wanted(Key(m.model, m.version), m.digest) for m in self._wishes.models])
+
+    def _digests_in_use(self) -> set[str]:
+        return {model.digest for model in self._wishes.models}
+
+    def _expected_memory(self, model: DesiredModel) -> int:
+        """At least what its files take in each instance. Once it is loaded, the processes themselves are measured."""
+        return self._instances * sum(
+            entry["size"] for path, entry in model.manifest.items() if path.startswith("model/")
+        )
+
+    def _something_changed(self) -> None:
+        self._reporter.changed()
+
+
+def cores() -> int:
+    """Cores this process may use: a container's limit counts, not the machine."""
+    return max(1, len(os.sched_getaffinity(0)))
