@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from roblox_ml_core.http import Pool, UpstreamError
+from roblox_ml_core.http import Pool
 from roblox_ml_core.settings import ControlPlaneSettings, HomeSettings
 from roblox_ml_core.telemetry import log
 
@@ -78,10 +78,10 @@ class Follower:
                 if self._outage:
                     self._outage = False
                     log(logger, logging.INFO, "control plane is back", generation=self._door.snapshot.generation)
-            except (UpstreamError, PollFailed, SnapshotInvalid, OSError) as error:
+            except Exception as error:  # whatever it is: the last snapshot goes on answering
                 if not self._outage:
                     self._outage = True
-                    log(logger, logging.WARNING, "control plane unreachable, keeping the last snapshot", reason=str(error))
+                    log(logger, logging.WARNING, "no news from the control plane, keeping the last snapshot", reason=repr(error))
                 # Afterwards ask for whatever is current: a restored database may count from a lower generation.
                 after = None
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads doors, hides nothing

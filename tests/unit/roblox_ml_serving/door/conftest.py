@@ -13,10 +13,9 @@ import grpc
 import httpx
 import pytest
 from pydantic import SecretStr
-from tritonclient.grpc import service_pb2 as v2
-
 from roblox_ml_core.settings import ControlPlaneSettings, DoorSettings, HomeSettings
 from roblox_ml_serving.door.process import serve
+from tritonclient.grpc import service_pb2 as v2
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
