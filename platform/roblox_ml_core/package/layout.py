@@ -19,7 +19,7 @@ from .signature import Signature
 
 __all__ = [
     "EXAMPLES", "FORMATS", "METRICS", "MLMODEL", "PACKAGE", "SIGNATURE",
-    "ModelPackage", "check_path", "mlmodel_text", "package_digest", "read", "verify", "write",
+    "ModelPackage", "check_path", "mlmodel_text", "package_digest", "package_findings", "read", "verify", "write",
 ]  # fmt: skip
 
 PACKAGE, SIGNATURE, EXAMPLES, METRICS, MLMODEL = (
@@ -102,7 +102,7 @@ def write(
 def read(root: Path) -> ModelPackage:
     """Read a package's description; the files are not hashed (`verify` does that)."""
     info = _load(root, PACKAGE)
-    found = _shape_findings(info)
+    found = package_findings(info)
     if found:
         raise PackageError(f"{root} is not a model package: " + "; ".join(found), hint=_DOCS)
     examples = Examples.from_json(_load(root, EXAMPLES)) if (root / EXAMPLES).is_file() else None
@@ -167,7 +167,8 @@ def mlmodel_text(format: str) -> str:
     )
 
 
-def _shape_findings(info: Any) -> list[str]:
+def package_findings(info: Any) -> list[str]:
+    """What is wrong with the content of a package.json; empty when nothing is."""
     if not isinstance(info, dict):
         return [f"{PACKAGE} is not an object"]
     found = []

@@ -1,0 +1,132 @@
+"""The control plane as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from roblox_ml_core.errors import NotFound, RmlError, from_json
+from roblox_ml_core.settings import ControlPlaneSettings, HomeSettings, MlflowSettings
+from roblox_ml_core.storage import BlobStore
+from starlette.exceptions import HTTPException
+
+from .changes import Changes
+from .context import Context
+from .database import Database
+from .guard import Guard
+from .measures import make_registry
+from .projector import Projector
+from .routes import endpoints, models, store, upkeep
+
+__all__ = ["create_app"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class ErrorDetail(BaseModel):
+    code: str
+    message: str
+    hint: str = ""
+    details: dict[str, Any] | None = None
+
+
+class ErrorBody(BaseModel):
+    """How every error looks."""
+
+    error: ErrorDetail
+
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody} for status in (400, 401, 404, 405, 409, 413, 422, 500, 503)
+}
+
+
+def create_app(
+    settings: ControlPlaneSettings | None = None,
+    home: HomeSettings | None = None,
+    mlflow: MlflowSettings | None = None,
+) -> FastAPI:
+    """Build the application; the database is migrated and the token made when they are not there yet."""
+    settings, home, mlflow = settings or ControlPlaneSettings(), home or HomeSettings(), mlflow or MlflowSettings()
+    changes = Changes()
+    database = Database(settings.resolve_database_url(home), on_commit=changes.ring)
+    database.migrate()
+    blobs = BlobStore(home.store_url, token=None)
+    projector = Projector(database, mlflow.base_url, check_s=settings.mlflow_check_s) if mlflow.enabled else None
+    registry = make_registry(database)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        changes.attach(asyncio.get_running_loop())
+        if projector is not None:
+            projector.start()
+        yield
+        if projector is not None:
+            await asyncio.to_thread(projector.stop)
+        database.close()
+
+    app = FastAPI(
+        title="roblox-ml control plane",
+        version="1",
+        summary="Versions, aliases and endpoints of models; what doors and agents must know.",
+        lifespan=lifespan,
+        responses=_ERRORS,
+        docs_url="/docs",
+        redoc_url=None,
+    )
+    app.state.context = Context(settings, database, blobs, changes, registry)
+    app.state.projector = projector
+    for module in (store, models, endpoints, upkeep):
+        app.include_router(module.router)
+    app.add_exception_handler(RmlError, _on_rml_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_bug)
+    app.add_middleware(
+        Guard,
+        token=home.ensure_token(),
+        max_body=settings.max_body_bytes,
+        max_blob=settings.max_blob_bytes,
+        registry=registry,
+    )
+    return app
+
+
+async def _on_rml_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RmlError)
+    return JSONResponse(error.to_json(), error.status)
+
+
+async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
+    """Every finding of the request's validation in one message: which field, what is wrong with it."""
+    assert isinstance(error, RequestValidationError)
+    found = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+    message = "; ".join(text.encode("utf-8", "replace").decode() for text in found[:20])
+    body = {"error": {"code": "invalid", "message": message[:4000], "hint": "the shapes are listed at /docs"}}
+    return JSONResponse(body, 422)
+
+
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        failure: RmlError = NotFound(f"there is no {request.method} {request.url.path}"[:500], hint="routes: /docs")
+        return JSONResponse(failure.to_json(), 404)
+    failure = from_json(
+        error.status_code, {"error": {"code": "", "message": str(error.detail), "hint": "routes: /docs"}}
+    )
+    return JSONResponse(failure.to_json(), error.status_code, headers=error.headers)
+
+
+async def _on_bug(request: Request, error: Exception) -> JSONResponse:
+    _LOG.error("request failed", exc_info=error, extra={"rml_fields": {"path": request.url.path}})
+    failure = RmlError(
+        "the control plane failed on this request", hint="the cause is in its log: `rml logs control-plane`"
+    )
+    return JSONResponse(failure.to_json(), 500)

@@ -1,0 +1,39 @@
+"""What a running control plane consists of; routes get it from the application's state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from prometheus_client import CollectorRegistry
+from roblox_ml_core.settings import ControlPlaneSettings
+from roblox_ml_core.storage import BlobStore
+
+from .changes import Changes
+from .database import Database
+from .guard import actor_of
+
+__all__ = ["Actor", "Context", "Plane"]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    settings: ControlPlaneSettings
+    database: Database
+    store: BlobStore
+    changes: Changes
+    metrics: CollectorRegistry
+
+
+def _context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+def _actor(request: Request) -> str:
+    return actor_of(request.headers)
+
+
+Plane = Annotated[Context, Depends(_context)]
+Actor = Annotated[str, Depends(_actor)]

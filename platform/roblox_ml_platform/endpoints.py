@@ -1,0 +1,192 @@
+"""Endpoints: a stable name for clients, pointing at a model's alias (and following it) or at one version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from roblox_ml_core.errors import Conflict, Invalid, NotFound
+from roblox_ml_core.names import check_alias, check_name
+from sqlalchemy import Connection, delete, insert, select, update
+
+from . import aliases
+from . import tables as t
+from .database import bump, now
+from .records import audit, iso
+from .rollback import stack_of, target
+from .versions import lock_model, require
+
+__all__ = ["Target", "delete_endpoint", "describe", "list_endpoints", "needed_versions", "put", "rollback"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an endpoint points: a model, and either an alias to follow or a version to stay at."""
+
+    model: str
+    alias: str | None
+    version: int | None
+
+
+def put(connection: Connection, name: str, to: Target, actor: str, *, kind: str = "put") -> dict[str, Any]:
+    """Create the endpoint or point it elsewhere; its target must exist."""
+    check_name(name, "endpoint name")
+    if (to.alias is None) == (to.version is None):
+        raise Invalid(
+            f"endpoint {name} needs either an alias or a version",
+            hint='send {"model": "…", "alias": "champion"} to follow an alias, {"model": "…", "version": 3} to stay at one',
+        )
+    lock_model(connection, to.model)
+    resolved = _resolve(connection, to)
+    current = _row(connection, name)
+    same = current is not None and _target(current) == to
+    if not same:
+        values = {"model": to.model, "alias": to.alias, "version": to.version}
+        if current is None:
+            connection.execute(insert(t.endpoints).values(name=name, created_at=now(), **values))
+        else:
+            connection.execute(update(t.endpoints).where(t.endpoints.c.name == name).values(**values))
+        event = {"endpoint": name, "kind": kind, "resolved": resolved, "actor": actor, "at": now(), **values}
+        connection.execute(insert(t.endpoint_events).values(**event))
+        audit(connection, actor, f"endpoint.{kind}", name, **values)
+        bump(connection, "snapshot", "desired")
+    return describe(connection, name)
+
+
+def describe(connection: Connection, name: str) -> dict[str, Any]:
+    """The endpoint, the version it means now, and the one a rollback would lead to."""
+    row = _row(connection, name)
+    if row is None:
+        known = sorted(connection.execute(select(t.endpoints.c.name)).scalars())
+        raise NotFound(
+            f"there is no endpoint {name}", hint=f"endpoints: {', '.join(known) or 'none yet'}; rml.deploy makes one"
+        )
+    here = _target(row)
+    version = _resolve(connection, here)
+    detail = require(connection, here.model, version)
+    return {
+        "name": name,
+        "model": here.model,
+        "alias": here.alias,
+        "pinned": here.version,
+        "version": version,
+        "digest": detail["digest"],
+        "previous": _previous(connection, name, here, version),
+        "signature": detail["signature"],
+        "created_at": iso(row["created_at"]),
+    }
+
+
+def list_endpoints(connection: Connection) -> list[dict[str, Any]]:
+    names = connection.execute(select(t.endpoints.c.name).order_by(t.endpoints.c.name)).scalars().all()
+    return [describe(connection, name) for name in names]
+
+
+def delete_endpoint(connection: Connection, name: str, actor: str) -> dict[str, Any]:
+    """Remove the endpoint; the model and its aliases stay."""
+    gone = describe(connection, name)
+    connection.execute(delete(t.endpoints).where(t.endpoints.c.name == name))
+    # A new endpoint of the same name has a past of its own.
+    connection.execute(delete(t.endpoint_events).where(t.endpoint_events.c.endpoint == name))
+    audit(connection, actor, "endpoint.delete", name, model=gone["model"], version=gone["version"])
+    bump(connection, "snapshot", "desired")
+    return gone
+
+
+def rollback(connection: Connection, name: str, actor: str) -> dict[str, Any]:
+    """Back to the version before: of the alias the endpoint follows, else of the endpoint's own past."""
+    row = _row(connection, name)
+    if row is None:
+        describe(connection, name)  # raises
+    here = _target(row)
+    lock_model(connection, here.model)
+    before = _resolve(connection, here)
+    if here.alias is not None and aliases.rollback_version(connection, here.model, here.alias) is not None:
+        reason = f"rollback of endpoint {name}"
+        aliases.rollback(connection, here.model, here.alias, actor=actor, reason=reason)
+        moved: str | None = here.alias
+    else:
+        back = _before(connection, name)
+        if back is None:
+            raise Conflict(
+                f"endpoint {name} has nothing to roll back to: {here.model}/{before} is all it ever pointed at",
+                hint="promote another version, or deploy another reference to this endpoint",
+                details={"version": before},
+            )
+        put(connection, name, back, actor, kind="rollback")
+        moved = None
+    return {**describe(connection, name), "from": before, "alias_moved": moved}
+
+
+def needed_versions(connection: Connection) -> list[tuple[str, int]]:
+    """Every version that some endpoint serves now, would serve after a rollback, or has just left.
+
+    The one just left stays so that clients keep an answer until its successor is ready everywhere.
+    """
+    needed: set[tuple[str, int]] = set()
+    for row in connection.execute(select(t.endpoints)).mappings().all():
+        here = _target(row)
+        current = _resolve(connection, here)
+        wanted = {(here.model, current), (here.model, _previous(connection, row["name"], here, current))}
+        if here.alias is not None:
+            left = (
+                select(t.alias_events.c.from_version)
+                .where(t.alias_events.c.model == here.model, t.alias_events.c.alias == here.alias)
+                .order_by(t.alias_events.c.generation.desc())
+                .limit(1)
+            )
+            wanted.add((here.model, connection.execute(left).scalar()))
+        if (back := _before(connection, row["name"])) is not None:
+            wanted.add((back.model, _resolve(connection, back)))
+        needed |= {(model, version) for model, version in wanted if version is not None}
+    known = set(connection.execute(select(t.versions.c.model, t.versions.c.version)).tuples())
+    return sorted(needed & known)
+
+
+def _row(connection: Connection, name: str) -> Any:
+    query = select(t.endpoints).where(t.endpoints.c.name == name).with_for_update()
+    if connection.get_execution_options().get("rml_write") is None:
+        query = select(t.endpoints).where(t.endpoints.c.name == name)
+    return connection.execute(query).mappings().one_or_none()
+
+
+def _target(row: Any) -> Target:
+    return Target(row["model"], row["alias"], row["version"])
+
+
+def _resolve(connection: Connection, to: Target) -> int:
+    if to.version is not None:
+        require(connection, to.model, to.version)
+        return to.version
+    return int(aliases.get(connection, to.model, check_alias(to.alias or ""))["version"])
+
+
+def _previous(connection: Connection, name: str, here: Target, current: int) -> int | None:
+    """The version of the same model that a rollback would lead to."""
+    if here.alias is not None:
+        back = aliases.rollback_version(connection, here.model, here.alias)
+        if back is not None:
+            return back
+    before = _before(connection, name)
+    if before is None or before.model != here.model:
+        return None
+    version = _resolve(connection, before)
+    return None if version == current else version
+
+
+def _before(connection: Connection, name: str) -> Target | None:
+    """The target before the present one that still means something else."""
+    query = select(t.endpoint_events).where(t.endpoint_events.c.endpoint == name).order_by(t.endpoint_events.c.id)
+    moves = [(row["kind"] == "rollback", _target(row)) for row in connection.execute(query).mappings()]
+    stack = stack_of(moves)
+    if not stack:
+        return None
+    current = _resolve(connection, stack[-1])
+    gone: set[Target] = set()
+    for to in set(stack[:-1]):
+        try:
+            if (to.model, _resolve(connection, to)) == (stack[-1].model, current):
+                gone.add(to)  # another name for the same version
+        except NotFound:
+            gone.add(to)
+    return target(stack, gone)

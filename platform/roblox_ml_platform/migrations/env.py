@@ -1,0 +1,16 @@
+"""What Alembic runs: upgrade over the connection that the control plane hands in."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from roblox_ml_platform.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    render_as_batch=True,  # SQLite cannot alter most things in place
+    transactional_ddl=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,92 @@
+"""Endpoints, the snapshot that doors poll, and the servers that agents report."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from .. import endpoints, serving
+from ..bodies import EndpointBody, Name, StatusBody, Wait
+from ..changes import poll
+from ..context import Actor, Context, Plane
+from ..database import counter
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", tags=["serving"])
+_After = Annotated[int | None, Query(ge=0, le=2**62)]
+
+
+@router.get("/endpoints")
+def list_endpoints(plane: Plane) -> dict[str, Any]:
+    with plane.database.read() as connection:
+        return {"endpoints": endpoints.list_endpoints(connection)}
+
+
+@router.get("/endpoints/{name}")
+def get_endpoint(name: Name, plane: Plane) -> dict[str, Any]:
+    with plane.database.read() as connection:
+        return endpoints.describe(connection, name)
+
+
+@router.put("/endpoints/{name}")
+def put_endpoint(name: Name, body: EndpointBody, plane: Plane, actor: Actor) -> dict[str, Any]:
+    """Create an endpoint or point it elsewhere."""
+    with plane.database.write() as connection:
+        return endpoints.put(connection, name, endpoints.Target(body.model, body.alias, body.version), actor)
+
+
+@router.delete("/endpoints/{name}")
+def delete_endpoint(name: Name, plane: Plane, actor: Actor) -> dict[str, Any]:
+    with plane.database.write() as connection:
+        return endpoints.delete_endpoint(connection, name, actor)
+
+
+@router.post("/endpoints/{name}/rollback")
+def roll_back(name: Name, plane: Plane, actor: Actor) -> dict[str, Any]:
+    """Back to the version before; an endpoint that follows an alias rolls the alias back."""
+    with plane.database.write() as connection:
+        return endpoints.rollback(connection, name, actor)
+
+
+@router.get("/snapshot")
+async def get_snapshot(plane: Plane, after: _After = None, wait: Wait = 0.0) -> dict[str, Any]:
+    """The policy snapshot; with `after`, the answer waits up to `wait` seconds for another generation."""
+    await poll(plane.changes, lambda: _look(plane, "snapshot"), after, min(wait, plane.settings.max_wait_s))
+    return await asyncio.to_thread(_read, plane, serving.snapshot)
+
+
+@router.get("/servers")
+def list_servers(plane: Plane) -> dict[str, Any]:
+    with plane.database.read() as connection:
+        return {"servers": serving.list_servers(connection)}
+
+
+@router.get("/servers/{server}/desired")
+async def get_desired(server: Name, plane: Plane, after: _After = None, wait: Wait = 0.0) -> dict[str, Any]:
+    """The versions that must be resident on the server; waits like the snapshot."""
+    await poll(plane.changes, lambda: _look(plane, "desired"), after, min(wait, plane.settings.max_wait_s))
+    return await asyncio.to_thread(_read, plane, serving.desired)
+
+
+@router.put("/servers/{server}/status")
+def put_status(server: Name, body: StatusBody, plane: Plane) -> dict[str, Any]:
+    """A server's report of what it holds; also its sign of life."""
+    with plane.database.write() as connection:
+        states = [{**state.model_dump(), "reason": state.reason or ""} for state in body.models]
+        return serving.report(connection, server, body.http, body.grpc, states)
+
+
+def _look(plane: Context, name: str) -> int:
+    serving.expire(plane.database, plane.settings.server_silence_s)
+    with plane.database.read() as connection:
+        return counter(connection, name)
+
+
+def _read(plane: Context, what: Any) -> dict[str, Any]:
+    serving.expire(plane.database, plane.settings.server_silence_s)
+    with plane.database.read() as connection:
+        answer: dict[str, Any] = what(connection)
+        return answer
