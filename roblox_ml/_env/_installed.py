@@ -60,12 +60,12 @@ def installed() -> Installed:
     """What is installed now. A few `stat` calls when nothing changed since the last look, in any process."""
     state = [(entry, Path(entry).stat().st_mtime_ns) for entry in site_folders()]
     text = json.dumps([_SCHEMA, python_minor(), platform_tag(), sys.prefix, state])
-    return _read(hashlib.sha256(text.encode()).hexdigest(), str(folder("installed")))
+    return _read(hashlib.sha256(text.encode()).hexdigest())
 
 
 @lru_cache(maxsize=4)
-def _read(key: str, cache: str) -> Installed:
-    file = Path(cache) / f"{key}.json"
+def _read(key: str) -> Installed:
+    file = folder("installed") / f"{key}.json"
     kept = read_json(file)
     if isinstance(kept, list):
         rows = [_from_row(row) for row in kept]
