@@ -85,7 +85,7 @@ def _entry(index: Index, function: FunctionType, source: Source) -> int | Findin
         if source.is_file:
             first = placed.statement.node
             lines = {placed.statement.lines[0], getattr(first, "lineno", 0), *_decorator_lines(first)}
-            same = code.co_firstlineno in lines or len(candidates) == 1 and source.namespace is None
+            same = code.co_firstlineno in lines or (len(candidates) == 1 and source.namespace is None)
         else:
             same = _live.same_code(placed.statement, code, placed.future) == "same"
         if same:
@@ -119,7 +119,7 @@ def _decorator_lines(node: ast.stmt) -> set[int]:
 def _slice(index: Index, source: Source, name: str, entry: int) -> Slice:
     slicer = Slicer(index, source, name)
     slicer.run(entry)
-    findings = slicer.findings
+    findings = slicer.judge.findings
     own = index.placed[entry].statement
     hiding = [p for p in slicer.chosen if p > entry and own.node.name in index.placed[p].statement.binds]  # type: ignore[attr-defined]
     if hiding:

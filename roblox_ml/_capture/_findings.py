@@ -191,7 +191,7 @@ def not_in_history(
         "no-source",
         f"{user} uses `{name}`, which exists ({_live.describe(live)}) but no executed statement at hand binds it",
         where,
-        "It came from `%run`, `exec`, a star import, another program's injection, or a history that was cleared: there is no source to ship.",
+        "It came from `%run`, `exec`, another program's injection or a cleared history: there is no source to ship.",
         f"bind `{name}` in a cell, or import it: `from module import {name}`",
         source,
     )
@@ -291,7 +291,7 @@ def uncarried_effect(path: str, user: str, cell: Cell, lines: tuple[int, ...], o
 
 
 def _short(value: object) -> str:
-    if _live.is_plain(value) and not (hasattr(value, "__len__") and len(value) > 50):  # type: ignore[arg-type]
+    if _live.is_plain(value) and not (hasattr(value, "__len__") and len(value) > 50):
         text = repr(value)
         if len(text) <= 60:
             return text

@@ -5,7 +5,6 @@ stopped half-way, an object made by an older definition. "unknown" never refuses
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast
@@ -147,7 +146,7 @@ def _equal_code(left: CodeType, right: CodeType) -> bool:
         if isinstance(a, CodeType) and isinstance(b, CodeType):
             if not _equal_code(a, b):
                 return False
-        elif type(a) is not type(b) or repr(a) != repr(b) and a != b:
+        elif type(a) is not type(b) or (repr(a) != repr(b) and a != b):
             return False
     return True
 

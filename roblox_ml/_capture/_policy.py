@@ -10,8 +10,9 @@ import ast
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from roblox_ml._capture._binding import MUTATING_METHODS
 from roblox_ml._capture._scopes import FunctionNode, dotted_name
-from roblox_ml._capture._statements import MUTATING_METHODS, Statement
+from roblox_ml._capture._statements import Statement
 from roblox_ml._capture._tables import (
     EFFECTS,
     IMPURE_LAST,

@@ -17,21 +17,22 @@ FunctionNode = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 @dataclass(slots=True)
 class Reads:
-    """Global names of one statement: read at once, read later, assigned later through `global`."""
+    """Global names of one statement: read at once, perhaps read at once, read later, assigned later through `global`."""
 
     now: set[str]
+    maybe: set[str]
     later: set[str]
     assigned_later: set[str]
 
 
 def reads_of(text: str, node: ast.stmt) -> Reads:
     """The global names `text` (one top-level statement, parsed as `node`) reads and, through `global`, assigns."""
-    found = Reads(set(), set(), set())
+    found = Reads(set(), set(), set(), set())
     top = symtable.symtable(text, "<statement>", "exec")
     found.now.update(symbol.get_name() for symbol in top.get_symbols() if symbol.is_referenced())
     for child in top.get_children():
         _descend(child, found, later=False)
-    _class_bodies(node, found.now)
+    _class_bodies(node, found.maybe)
     return found
 
 
@@ -48,7 +49,7 @@ def _descend(table: symtable.SymbolTable, found: Reads, *, later: bool) -> None:
         _descend(child, found, later=later)
 
 
-def _class_bodies(node: ast.stmt, now: set[str]) -> None:
+def _class_bodies(node: ast.stmt, maybe: set[str]) -> None:
     """Add the globals that class bodies read under a name they bind only afterwards (`size = size`)."""
     for inner in immediate_nodes(node):
         if not isinstance(inner, ast.ClassDef):
@@ -61,7 +62,7 @@ def _class_bodies(node: ast.stmt, now: set[str]) -> None:
             stores = {
                 n.id for n in immediate_nodes(statement) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)
             }
-            now |= (loads & stores) - bound
+            maybe |= (loads & stores) - bound
             bound |= stores
             if isinstance(statement, (*FunctionNode, ast.ClassDef)):
                 bound.add(statement.name)

@@ -8,31 +8,12 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from roblox_ml._capture._scopes import (
-    FunctionNode,
-    annotations_of,
-    dotted_name,
-    immediate_nodes,
-    later_nodes,
-    reads_of,
-    root_name,
-)
-
-MUTATING_METHODS = frozenset(
-    "add append appendleft clear difference_update discard extend extendleft insert intersection_update move_to_end pop "
-    "popitem popleft remove reverse rotate setdefault sort subtract symmetric_difference_update update "
-    "__setitem__ __delitem__ __setattr__".split()
-)
-"""Methods that change the object they are called on (list, dict, set, deque, Counter, OrderedDict and their likes)."""
-
-MUTATING_FUNCTIONS = frozenset(
-    {"shuffle", "heapify", "heappush", "heappop", "heapreplace", "insort", "setattr", "delattr"}
-)
-"""Functions, by their last name, that change their first argument."""
+from roblox_ml._capture import _binding as _b
+from roblox_ml._capture._scopes import FunctionNode, annotations_of, dotted_name, immediate_nodes, later_nodes, reads_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +38,9 @@ class Statement:
     """One top-level statement. Names are global names of its cell.
 
     `now` is read when it runs, `later` when a function it defines is called, `soft` only by annotations nobody may ever
-    evaluate. `stores` are the roots of item and attribute assignments, `mutates` adds the known mutating calls. `fragile` maps names bound by a loop, `with` or `except` to the construct. `bare` is the same function without
-    the decorators that look like ``@….step(…)``, whose roots are `step_roots`.
+    evaluate, `maybe` if the statement has not bound the name itself by then. `stores` are the roots of item and attribute
+    assignments, `mutates` adds the known mutating calls. `fragile` maps names bound by a loop, `with` or `except` to the
+    construct. `bare` is the same function without the decorators that look like ``@….step(…)``, named in `step_roots`.
     """
 
     node: ast.stmt
@@ -70,13 +52,13 @@ class Statement:
     now: frozenset[str] = frozenset()
     later: frozenset[str] = frozenset()
     soft: frozenset[str] = frozenset()
+    maybe: frozenset[str] = frozenset()
     assigned_later: frozenset[str] = frozenset()
     mutates: frozenset[str] = frozenset()
     stores: frozenset[str] = frozenset()
     mutates_later: frozenset[str] = frozenset()
     calls: frozenset[str] = frozenset()
     registers: frozenset[str] = frozenset()
-    attributes: frozenset[tuple[str, str]] = frozenset()
     fragile: Mapping[str, str] = field(default_factory=dict)
     alias: Alias | None = None
     bare: Statement | None = None
@@ -125,11 +107,11 @@ def _first_line(node: ast.stmt) -> tuple[int, int]:
     return node.lineno, node.col_offset
 
 
-def _cut(raw: list[bytes], node: ast.AST, start: tuple[int, int]) -> tuple[str, tuple[int, ...]]:
+def _cut(raw: list[bytes], node: ast.stmt | ast.expr, start: tuple[int, int]) -> tuple[str, tuple[int, ...]]:
     """The source of `node` from `start` to its end, and the line number of each of its lines."""
-    first, last = start[0], node.end_lineno  # type: ignore[attr-defined]
+    first, last = start[0], node.end_lineno or start[0]
     chosen = raw[first - 1 : last]
-    chosen[-1] = chosen[-1][: node.end_col_offset]  # type: ignore[attr-defined]
+    chosen[-1] = chosen[-1][: node.end_col_offset]
     chosen[0] = chosen[0][start[1] :]
     return b"".join(chosen).decode().replace("\r\n", "\n"), tuple(range(first, last + 1))
 
@@ -150,19 +132,16 @@ def _with_bare(statement: Statement, raw: list[bytes], node: ast.FunctionDef | a
     clone = ast.parse("\n".join([*pieces, body])).body[0]
     origin = (*lines, *numbers)
     for inner in ast.walk(clone):  # positions count in the cell, as everywhere
-        if hasattr(inner, "lineno"):
-            inner.lineno, inner.end_lineno = origin[inner.lineno - 1], origin[inner.end_lineno - 1]
+        if isinstance(inner, ast.stmt | ast.expr | ast.arg | ast.keyword | ast.ExceptHandler):
+            inner.end_lineno = origin[(inner.end_lineno or inner.lineno) - 1]
+            inner.lineno = origin[inner.lineno - 1]
     bare = _analyse(clone, "\n".join([*pieces, body]), origin)
-    roots = tuple(name for d in candidates if (name := dotted_name(_callee(d))) is not None)
+    roots = tuple(name for d in candidates if (name := dotted_name(_b.callee(d))) is not None)
     return replace(statement, bare=bare, step_roots=roots)
 
 
-def _callee(decorator: ast.expr) -> ast.expr:
-    return decorator.func if isinstance(decorator, ast.Call) else decorator
-
-
 def _looks_like_step(decorator: ast.expr) -> bool:
-    name = dotted_name(_callee(decorator))
+    name = dotted_name(_b.callee(decorator))
     return name is not None and name[-1] == "step"
 
 
@@ -192,103 +171,35 @@ def _single(node: ast.Import | ast.ImportFrom, item: ast.alias) -> ast.stmt:
 def _analyse(node: ast.stmt, text: str, lines: tuple[int, ...]) -> Statement:
     reads = reads_of(text, node)
     nodes = list(immediate_nodes(node))
-    binds = frozenset(_bound(node, nodes))
+    binds = frozenset(_b.bound(node, nodes))
     if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
         reads.now.add(node.target.id)
-    soft = frozenset(_annotation_names(nodes))
+    if not isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):  # a loop may read what it has just bound
+        reads.maybe |= reads.now & binds
+        reads.now -= binds
+    soft = frozenset(_b.annotation_names(nodes))
     inner = list(later_nodes(node))
+    reads.later |= {n.target.id for n in inner if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)} & reads.assigned_later
     return Statement(
         node,
         text,
         lines,
         kind=type(node).__name__.lower(),
         binds=binds,
-        certain=frozenset(_certain(node)) & binds,
+        certain=frozenset(_b.certain(node)) & binds,
         now=frozenset(reads.now),
         later=frozenset(reads.later),
         soft=soft - reads.now,
+        maybe=frozenset(reads.maybe - reads.now),
         assigned_later=frozenset(reads.assigned_later),
-        mutates=frozenset(_mutated(nodes)),
-        stores=frozenset(_stored(nodes)),
-        mutates_later=frozenset(_mutated(inner)) & (reads.later | reads.assigned_later),
-        calls=frozenset(_called(nodes)),
-        registers=frozenset(_registering(node)),
-        attributes=frozenset(_attributes([*nodes, *inner])),
-        fragile=_fragile(nodes),
+        mutates=frozenset(_b.mutated(nodes)),
+        stores=frozenset(_b.stored(nodes)),
+        mutates_later=frozenset(_b.mutated(inner)) & (reads.later | reads.assigned_later),
+        calls=frozenset(_b.called(nodes)),
+        registers=frozenset(_b.registering(node)),
+        fragile=_b.fragile(nodes),
         awaits=any(isinstance(n, ast.Await | ast.AsyncFor | ast.AsyncWith) for n in nodes),
     )
-
-
-def _bound(node: ast.stmt, nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """Names `node` binds in its cell: never those of comprehensions, class bodies or functions."""
-    if isinstance(node, ast.AnnAssign) and node.value is None:
-        return
-    hidden: set[int] = set()
-    for outer in nodes:
-        if isinstance(outer, ast.ClassDef):
-            hidden |= {id(n) for statement in outer.body for n in immediate_nodes(statement)}
-        elif isinstance(outer, ast.comprehension):
-            hidden |= {id(n) for n in ast.walk(outer.target)}
-    for inner in nodes:
-        if id(inner) in hidden:
-            continue
-        if isinstance(inner, ast.Name) and not isinstance(inner.ctx, ast.Load):
-            yield inner.id
-        elif isinstance(inner, (*FunctionNode, ast.ClassDef)):
-            yield inner.name
-        elif isinstance(inner, ast.alias):
-            yield inner.asname or inner.name.partition(".")[0]
-        elif (isinstance(inner, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and inner.name) or isinstance(
-            inner, ast.NamedExpr
-        ):
-            yield inner.name if not isinstance(inner, ast.NamedExpr) else inner.target.id  # type: ignore[misc]
-        elif isinstance(inner, ast.MatchMapping) and inner.rest:
-            yield inner.rest
-
-
-def _certain(node: ast.stmt) -> set[str]:
-    """Names bound whichever way `node` runs; a loop may run no round, a branch may not be taken."""
-    if isinstance(node, ast.If):
-        return _certain_all(node.body) & _certain_all(node.orelse)
-    if isinstance(node, ast.Try):
-        paths = [_certain_all([*node.body, *node.orelse])]
-        paths += [_certain_all(handler.body) for handler in node.handlers if not _leaves(handler.body)]
-        return set.intersection(*paths) | _certain_all(node.finalbody)
-    if isinstance(node, ast.For | ast.AsyncFor | ast.While | ast.Match):
-        return set()
-    if isinstance(node, ast.With | ast.AsyncWith):
-        return _certain_all(node.body) | {
-            n.id
-            for item in node.items
-            if item.optional_vars
-            for n in ast.walk(item.optional_vars)
-            if isinstance(n, ast.Name)
-        }
-    return set(_bound(node, list(immediate_nodes(node))))
-
-
-def _certain_all(body: Iterable[ast.stmt]) -> set[str]:
-    return set().union(*(_certain(statement) for statement in body))
-
-
-def _leaves(body: list[ast.stmt]) -> bool:
-    return bool(body) and isinstance(body[-1], ast.Raise)
-
-
-def _annotation_names(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """Names in annotations, quoted ones included: wanted if they can be had, never a reason to refuse."""
-    for node in nodes:
-        found: list[ast.expr] = []
-        if isinstance(node, FunctionNode):
-            found = annotations_of(node)
-        elif isinstance(node, ast.AnnAssign):
-            found = [node.annotation]
-        for annotation in found:
-            for inner in ast.walk(annotation):
-                if isinstance(inner, ast.Name):
-                    yield inner.id
-                elif isinstance(inner, ast.Constant) and isinstance(inner.value, str) and len(inner.value) < 1000:
-                    yield from re.findall(r"(?<![\w.])[A-Za-z_]\w*", inner.value)
 
 
 def hard_names(statement: Statement) -> frozenset[str]:
@@ -303,82 +214,6 @@ def hard_names(statement: Statement) -> frozenset[str]:
             skipped |= {id(inner) for inner in ast.walk(node.annotation)}
     names = {n.id for n in nodes if isinstance(n, ast.Name) and id(n) not in skipped}
     return statement.now & names
-
-
-def _stored(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """Root names of item and attribute assignments and deletions."""
-    for node in nodes:
-        if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
-            root = root_name(node)
-            if root is not None:
-                yield root
-
-
-def _mutated(nodes: list[ast.AST]) -> Iterator[str]:
-    """Root names of objects changed in place: item and attribute assignment, `del`, and known mutating calls."""
-    yield from _stored(nodes)
-    for node in nodes:
-        root: str | None = None
-        if isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if name in MUTATING_METHODS and isinstance(node.func, ast.Attribute):
-                root = _receiver(node.func.value)
-            elif name in MUTATING_FUNCTIONS and node.args:
-                root = root_name(node.args[0])
-        if root is not None:
-            yield root
-
-
-def _receiver(node: ast.AST) -> str | None:
-    """Root of `table.setdefault("k", []).append`: calls in the chain are looked through."""
-    while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
-        node = node.func if isinstance(node, ast.Call) else node.value
-    return node.id if isinstance(node, ast.Name) else None
-
-
-def _called(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    for node in nodes:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            yield node.func.id
-        elif isinstance(node, (*FunctionNode, ast.ClassDef)):
-            for decorator in node.decorator_list:
-                if isinstance(decorator, ast.Name):
-                    yield decorator.id
-
-
-def _registering(node: ast.stmt) -> Iterator[str]:
-    """Objects whose method decorates (`@convert.register`) or whose class is extended: both may change them."""
-    if isinstance(node, (*FunctionNode, ast.ClassDef)):
-        for decorator in node.decorator_list:
-            callee = _callee(decorator)
-            if isinstance(callee, ast.Attribute) and (root := root_name(callee)):
-                yield root
-
-
-def _attributes(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
-    for node in nodes:
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            yield node.value.id, node.attr
-
-
-def _fragile(nodes: Iterable[ast.AST]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for node in nodes:
-        targets: list[tuple[ast.AST | None, str]] = []
-        if isinstance(node, ast.For | ast.AsyncFor):
-            targets = [(node.target, "for")]
-        elif isinstance(node, ast.With | ast.AsyncWith):
-            targets = [(item.optional_vars, "with") for item in node.items]
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            found[node.name] = "except"
-        for target, construct in targets:
-            if target is not None:
-                found |= {
-                    n.id: construct
-                    for n in ast.walk(target)
-                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
-                }
-    return found
 
 
 _FROM = re.compile(rb"from\s*(\.[.\s]*[\w.]*)\s*\bimport\b")

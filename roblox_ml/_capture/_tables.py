@@ -8,28 +8,33 @@ from __future__ import annotations
 
 import builtins
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 BUILTIN_NAMES = frozenset(dir(builtins)) - {"display", "get_ipython", "__IPYTHON__", "_"} | {
     "__name__", "__doc__", "__package__", "__spec__", "__loader__", "__builtins__", "__annotations__", "__dict__", "__debug__",
 }  # fmt: skip
 """Names every module has; IPython adds some to `builtins` that a step does not have."""
 
-PURE_BUILTINS = frozenset(
+PURE_BUILTINS = _words(
     "abs all any ascii bin bool bytearray bytes chr complex dict divmod float format frozenset getattr hasattr hex int "
-    "isinstance issubclass len list max min object oct ord pow range repr round set slice sorted str sum tuple type".split()
+    "isinstance issubclass len list max min object oct ord pow range repr round set slice sorted str sum tuple type"
 )
 
 ONE_SHOT = frozenset(
     {"enumerate", "filter", "iter", "map", "reversed", "zip"}
-    | {f"itertools.{name}" for name in "accumulate chain chain.from_iterable combinations count cycle islice permutations "
-       "product repeat starmap takewhile zip_longest".split()}
+    | {f"itertools.{name}" for name in _words("accumulate chain chain.from_iterable combinations count cycle islice permutations "
+       "product repeat starmap takewhile zip_longest")}
 )  # fmt: skip
 """Iterators: used up by whoever reads them first, so fine inside another call and refused as a value of their own."""
 
-PURE_METHODS = frozenset(
+PURE_METHODS = _words(
     "as_posix capitalize casefold copy count decode difference encode endswith expanduser format format_map from_bytes fromkeys "
     "get index intersection isdigit items joinpath join keys lower lstrip most_common partition removeprefix removesuffix "
     "replace rpartition rsplit rstrip split splitlines startswith strip symmetric_difference title to_bytes total_seconds "
-    "union upper values with_name with_suffix with_stem zfill _replace _asdict isoformat issubset issuperset".split()
+    "union upper values with_name with_suffix with_stem zfill _replace _asdict isoformat issubset issuperset"
 )
 """Methods of strings, containers and paths, on a value that is itself carried."""
 
@@ -51,26 +56,28 @@ torch.Size torch.cuda.device_count torch.cuda.is_available torch.device torch.ba
 torch.finfo torch.iinfo roblox_ml.step packaging.version.Version packaging.version.parse
 """
 
-_NUMPY_SCALARS = "bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128 str_ bytes_ intp".split()
+_NUMPY_SCALARS = _words(
+    "bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 "
+    "complex128 str_ bytes_ intp"
+)
 
-PURE_FUNCTIONS = frozenset(_EXACT.split()) | {f"numpy.{name}" for name in _NUMPY_SCALARS}
+PURE_FUNCTIONS = _words(_EXACT) | {f"numpy.{name}" for name in _NUMPY_SCALARS}
 
 PURE_PREFIXES = ("cmath.", "math.", "os.path.", "pathlib.", "statistics.", "string.", "unicodedata.")
 """Modules of which every function qualifies; file-touching methods of paths are excluded below."""
 
-IMPURE_LAST = frozenset(
+IMPURE_LAST = _words(
     "exists glob iterdir mkdir open read_bytes read_text rglob stat touch unlink write_bytes write_text getmtime getsize is_dir "
-    "is_file isfile isdir rename rmdir walk".split()
+    "is_file isfile isdir rename rmdir walk"
 )
 
-RECORD_BASES = frozenset(
-    "typing.NamedTuple typing.TypedDict enum.Enum enum.IntEnum enum.StrEnum enum.Flag enum.IntFlag pydantic.BaseModel".split()
+RECORD_BASES = _words(
+    "typing.NamedTuple typing.TypedDict enum.Enum enum.IntEnum enum.StrEnum enum.Flag enum.IntFlag pydantic.BaseModel"
 )
-RECORD_DECORATORS = frozenset("dataclasses.dataclass attr.s attr.define attr.frozen attrs.define attrs.frozen".split())
+RECORD_DECORATORS = _words("dataclasses.dataclass attr.s attr.define attr.frozen attrs.define attrs.frozen")
 """A class of the notebook made with these only stores what it is given: an instance with carried arguments is carried."""
 
-EFFECTS = frozenset(
-    """
+EFFECTS = _words("""
 random.seed numpy.random.seed torch.manual_seed torch.cuda.manual_seed torch.cuda.manual_seed_all torch.set_num_threads
 torch.set_num_interop_threads torch.set_default_dtype torch.set_default_device torch.use_deterministic_algorithms
 torch.set_float32_matmul_precision torch.set_printoptions torch.autograd.set_detect_anomaly
@@ -84,8 +91,7 @@ matplotlib.use matplotlib.style.use matplotlib.pyplot.style.use matplotlib.rcPar
 matplotlib.pyplot.switch_backend seaborn.set seaborn.set_theme seaborn.set_style seaborn.set_context seaborn.set_palette
 sklearn.set_config polars.Config.set_tbl_rows tqdm.pandas tqdm.auto.tqdm.pandas tqdm.tqdm.pandas
 os.environ.setdefault os.environ.update os.putenv
-""".split()
-)
+""")
 """Statements of one call that set state of a process; carried when the slice uses the module."""
 
 EFFECT_IMPORTS = ("sklearn.experimental.",)

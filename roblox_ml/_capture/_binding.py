@@ -1,0 +1,167 @@
+"""What running one statement does to names: which it binds, surely or perhaps, and whose objects it changes. Pure."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+
+from roblox_ml._capture._scopes import FunctionNode, annotations_of, immediate_nodes, root_name
+
+MUTATING_METHODS = frozenset(
+    {"add", "append", "appendleft", "clear", "difference_update", "discard", "extend", "extendleft", "insert"}
+    | {"intersection_update", "move_to_end", "pop", "popitem", "popleft", "remove", "reverse", "rotate", "setdefault"}
+    | {"sort", "subtract", "symmetric_difference_update", "update", "__setitem__", "__delitem__", "__setattr__"}
+)
+"""Methods that change the object they are called on (list, dict, set, deque, Counter, OrderedDict and their likes)."""
+
+MUTATING_FUNCTIONS = frozenset(
+    {"shuffle", "heapify", "heappush", "heappop", "heapreplace", "insort", "setattr", "delattr"}
+)
+"""Functions, by their last name, that change their first argument."""
+
+
+def bound(node: ast.stmt, nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Names `node` binds in its cell: never those of comprehensions, class bodies or functions."""
+    if isinstance(node, ast.AnnAssign) and node.value is None:
+        return
+    hidden: set[int] = set()
+    for outer in nodes:
+        if isinstance(outer, ast.ClassDef):
+            hidden |= {id(n) for statement in outer.body for n in immediate_nodes(statement)}
+        elif isinstance(outer, ast.comprehension):
+            hidden |= {id(n) for n in ast.walk(outer.target)}
+    for inner in nodes:
+        if id(inner) in hidden:
+            continue
+        if isinstance(inner, ast.Name) and not isinstance(inner.ctx, ast.Load):
+            yield inner.id
+        elif isinstance(inner, (*FunctionNode, ast.ClassDef)):
+            yield inner.name
+        elif isinstance(inner, ast.alias):
+            yield inner.asname or inner.name.partition(".")[0]
+        elif (isinstance(inner, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and inner.name) or isinstance(
+            inner, ast.NamedExpr
+        ):
+            yield inner.name if not isinstance(inner, ast.NamedExpr) else inner.target.id  # type: ignore[misc]
+        elif isinstance(inner, ast.MatchMapping) and inner.rest:
+            yield inner.rest
+
+
+def certain(node: ast.stmt) -> set[str]:
+    """Names bound whichever way `node` runs; a loop may run no round, a branch may not be taken."""
+    if isinstance(node, ast.If):
+        return _certain_all(node.body) & _certain_all(node.orelse)
+    if isinstance(node, ast.Try):
+        paths = [_certain_all([*node.body, *node.orelse])]
+        paths += [_certain_all(handler.body) for handler in node.handlers if not _leaves(handler.body)]
+        return set.intersection(*paths) | _certain_all(node.finalbody)
+    if isinstance(node, ast.For | ast.AsyncFor | ast.While | ast.Match):
+        return set()
+    if isinstance(node, ast.With | ast.AsyncWith):
+        return _certain_all(node.body) | {
+            n.id
+            for item in node.items
+            if item.optional_vars
+            for n in ast.walk(item.optional_vars)
+            if isinstance(n, ast.Name)
+        }
+    return set(bound(node, list(immediate_nodes(node))))
+
+
+def _certain_all(body: Iterable[ast.stmt]) -> set[str]:
+    return set().union(*(certain(statement) for statement in body))
+
+
+def _leaves(body: list[ast.stmt]) -> bool:
+    return bool(body) and isinstance(body[-1], ast.Raise)
+
+
+def annotation_names(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Names in annotations, quoted ones included: wanted if they can be had, never a reason to refuse."""
+    for node in nodes:
+        found: list[ast.expr] = []
+        if isinstance(node, FunctionNode):
+            found = annotations_of(node)
+        elif isinstance(node, ast.AnnAssign):
+            found = [node.annotation]
+        for annotation in found:
+            for inner in ast.walk(annotation):
+                if isinstance(inner, ast.Name):
+                    yield inner.id
+                elif isinstance(inner, ast.Constant) and isinstance(inner.value, str) and len(inner.value) < 1000:
+                    yield from re.findall(r"(?<![\w.])[A-Za-z_]\w*", inner.value)
+
+
+def stored(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Root names of item and attribute assignments and deletions."""
+    for node in nodes:
+        if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            root = root_name(node)
+            if root is not None:
+                yield root
+
+
+def mutated(nodes: list[ast.AST]) -> Iterator[str]:
+    """Root names of objects changed in place: item and attribute assignment, `del`, and known mutating calls."""
+    yield from stored(nodes)
+    for node in nodes:
+        root: str | None = None
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in MUTATING_METHODS and isinstance(node.func, ast.Attribute):
+                root = _receiver(node.func.value)
+            elif name in MUTATING_FUNCTIONS and node.args:
+                root = root_name(node.args[0])
+        if root is not None:
+            yield root
+
+
+def _receiver(node: ast.AST) -> str | None:
+    """Root of `table.setdefault("k", []).append`: calls in the chain are looked through."""
+    while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def called(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.func.id
+        elif isinstance(node, (*FunctionNode, ast.ClassDef)):
+            for decorator in node.decorator_list:
+                if isinstance(decorator, ast.Name):
+                    yield decorator.id
+
+
+def registering(node: ast.stmt) -> Iterator[str]:
+    """Objects whose method decorates (`@convert.register`) or whose class is extended: both may change them."""
+    if isinstance(node, (*FunctionNode, ast.ClassDef)):
+        for decorator in node.decorator_list:
+            target = callee(decorator)
+            if isinstance(target, ast.Attribute) and (root := root_name(target)):
+                yield root
+
+
+def fragile(nodes: Iterable[ast.AST]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for node in nodes:
+        targets: list[tuple[ast.AST | None, str]] = []
+        if isinstance(node, ast.For | ast.AsyncFor):
+            targets = [(node.target, "for")]
+        elif isinstance(node, ast.With | ast.AsyncWith):
+            targets = [(item.optional_vars, "with") for item in node.items]
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            found[node.name] = "except"
+        for target, construct in targets:
+            if target is not None:
+                found |= {
+                    n.id: construct
+                    for n in ast.walk(target)
+                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+                }
+    return found
+
+
+def callee(decorator: ast.expr) -> ast.expr:
+    return decorator.func if isinstance(decorator, ast.Call) else decorator
