@@ -1,20 +1,20 @@
 """`rml.gc`: show, or delete, runs, environments, unpacked copies and blobs that nothing refers to any more.
 
 What refers to what is read from the records themselves: a run's files name the blobs it used, a data set's manifest its
-files, the registry's versions their packages. While a registry exists and does not answer, no blob is touched.
+files. The registry is asked which blobs no version of it needs; while it exists and does not answer, none is touched.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from . import datasets
 from ._gc import Node, Plan, mentions, plan, seconds_of
@@ -123,20 +123,18 @@ def _collect() -> tuple[list[Node], dict[str, str]]:
             if kind == "environment":
                 used = _stat(path / ".complete").st_mtime if (path / ".complete").exists() else 0.0
             nodes.append(Node(f"{kind}:{path}", kind, _size(path), used, mentions(text, index)))
+    registry = _registry()
     for digest, size in blobs:
         path = store.path_of(digest)
-        text = _json_text(path, size)
-        nodes.append(Node(f"blob:{digest}", "blob", size, _stat(path).st_mtime, mentions(text, index)))
+        refers = mentions(_json_text(path, size), index)
+        needed = registry.garbage is not None and digest not in registry.garbage
+        nodes.append(Node(f"blob:{digest}", "blob", size, _stat(path).st_mtime, refers, needed))
     records = [blob for ref in _every_dataset() for blob in ref.blobs]
     records += [_text_of(root / folder) for folder in ("compiled", "submitted", "schedules")]
     known = "\n".join(records)
-    nodes.append(Node("root:records", "root", refers=mentions(known, index), pinned=True))
-    registry = _registry_text()
-    if registry is None:
-        reason = "the registry does not answer (rml up) and may refer to any of them"
-        closed |= {"blob": reason, "run": reason}
-    else:
-        nodes.append(Node("root:registry", "root", refers=mentions(registry, index), pinned=True))
+    nodes.append(Node("root:records", "root", refers=mentions(f"{known}\n{registry.text}", index), pinned=True))
+    if registry.silent:
+        closed |= {"blob": registry.silent, "run": registry.silent}
     return nodes, closed
 
 
@@ -145,30 +143,32 @@ def _every_dataset() -> Iterator[datasets.DatasetRef]:
         yield from datasets.versions(newest.name)
 
 
-def _registry_text() -> str | None:
-    """All that the registry says of all versions, as text; "" when there never was one; None when it does not answer."""
-    import json
+@dataclass(frozen=True, slots=True)
+class _Registry:
+    """What the registry says: every version as text, the blobs no version needs (None: it has no say), or why it is silent."""
 
+    text: str = ""
+    garbage: frozenset[str] | None = None
+    silent: str = ""
+
+
+def _registry() -> _Registry:
     from ._runtime.control import ControlPlane
 
     try:
         plane = ControlPlane()
-        said: list[Any] = []
-        for model in _listed(plane.call("GET", "/v1/models"), "models"):
+        texts = []
+        for model in plane.call("GET", "/v1/models")["models"]:
             base = f"/v1/models/{model['name']}/versions"
-            numbers = [version["version"] for version in _listed(plane.call("GET", base), "versions")]
-            said += [plane.call("GET", f"{base}/{number}") for number in numbers]
+            numbers = [version["version"] for version in plane.call("GET", base)["versions"]]
+            texts += [json.dumps(plane.call("GET", f"{base}/{number}")) for number in numbers]
+        # Only asked, never told to delete: it may serve other homes than this one.
+        said = plane.call("POST", "/v1/gc", {"dry_run": True, "scope": "all", "min_age_s": 0})
+        return _Registry("\n".join(texts), frozenset(blob["sha256"] for blob in said["blobs"]))
     except (RmlSdkError, OSError, KeyError, TypeError):
-        local = not os.environ.get("RML_CONTROL_URL") and not (home() / "control.db").exists()
-        return "" if local else None
-    return json.dumps(said)
-
-
-def _listed(answer: Any, key: str) -> list[dict[str, Any]]:
-    found = answer[key] if isinstance(answer, dict) else answer
-    if not isinstance(found, list):
-        raise TypeError(f"a list of {key} was expected")
-    return found
+        if not os.environ.get("RML_CONTROL_URL") and not (home() / "control.db").exists():
+            return _Registry()  # there never was one
+        return _Registry(silent="the registry does not answer (rml up) and may refer to any of them")
 
 
 def _delete(node: Node, before: float) -> bool:

@@ -173,3 +173,31 @@ def test_a_blob_stored_again_while_the_collector_runs_survives(rml_home: Path, n
     report = rml.gc(dry_run=False, keep_runs=0)
     assert open_store().get(digest) == b"wanted again"
     assert report.plan.delete == ()
+
+
+def test_what_the_registry_needs_stays(rml_home: Path, monkeypatch) -> None:
+    """A stand-in answers as the control plane does; the real one is asked in the integration tests."""
+    from roblox_ml._runtime import control
+
+    needed, free = open_store().put(b"a registered file"), open_store().put(b"garbage for both")
+    (rml_home / "runs" / "trained-it").mkdir(parents=True)
+    (rml_home / "runs" / "trained-it" / "record.json").write_text("{}")
+    (rml_home / "control.db").touch()
+    aged(rml_home)
+    answers = {
+        "/v1/models": {"models": [{"name": "m"}]},
+        "/v1/models/m/versions": {"versions": [{"version": 1}]},
+        "/v1/models/m/versions/1": {"lineage": {"run": "trained-it"}},
+        "/v1/gc": {"blobs": [{"sha256": free, "size": 1}]},
+    }
+    sent = []
+
+    def call(self, method, path, body=None):
+        sent.append((method, path, body))
+        return answers[path]
+
+    monkeypatch.setattr(control.ControlPlane, "call", call)
+    rml.gc(dry_run=False, keep_runs=0)
+    assert [digest for digest, _ in open_store().digests()] == [needed]
+    assert (rml_home / "runs" / "trained-it").is_dir(), "lineage keeps the run"
+    assert all(body["dry_run"] for _, path, body in sent if path == "/v1/gc")
