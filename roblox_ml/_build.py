@@ -128,8 +128,10 @@ def _has_place(finding: Finding) -> bool:
 
 def _error(name: str, in_graph: list[Finding], in_code: list[Finding]) -> PipelineError:
     kind = PipelineError if in_graph and in_code else GraphError if in_graph else CaptureError
-    # The same line may be seen by two parts (a missing import is both): one finding for each.
-    return kind(dict.fromkeys([*in_graph, *in_code]), subject=f"pipeline {name!r}")
+    # Two parts may refuse one line for one reason (an async step): the reader hears it once, from the graph.
+    told = {finding.where for finding in in_graph}
+    fresh = [finding for finding in in_code if finding.where not in told]
+    return kind(dict.fromkeys([*in_graph, *fresh]), subject=f"pipeline {name!r}")
 
 
 def _provenance(pipeline: Pipeline) -> dict[str, Any]:
