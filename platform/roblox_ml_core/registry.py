@@ -6,7 +6,10 @@ Synchronous on purpose: its users are background threads and notebooks. Errors c
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +19,7 @@ from .digests import FileEntry
 from .errors import Unavailable, from_json
 from .settings import ControlPlaneSettings, HomeSettings
 
-__all__ = ["DesiredModel", "DesiredModels", "ModelState", "RegistryClient"]
+__all__ = ["DesiredModel", "DesiredModels", "ModelState", "RegistryClient", "default_actor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,17 @@ class ModelState:
     reason: str = ""
 
 
+def default_actor() -> str:
+    """Who the histories shall name: ``RML_ACTOR``, else user@host."""
+    if named := os.environ.get("RML_ACTOR"):
+        return named
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
 class RegistryClient:
     """Calls to one control plane. Without arguments: the address of ``RML_CONTROL_URL`` and the token of this home."""
 
@@ -65,8 +79,8 @@ class RegistryClient:
         self.url = (url or ControlPlaneSettings().base_url).rstrip("/")
         token = token if token is not None else HomeSettings().read_token()
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        if actor:
-            headers["x-rml-actor"] = quote(actor, safe=" @.+-_:/")
+        self.actor = actor or default_actor()
+        headers["x-rml-actor"] = quote(self.actor, safe=" @.+-_:/")
         self._timeout = timeout
         self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, transport=transport)
 

@@ -8,10 +8,10 @@ use (`keep`). Young blobs are always left alone: somebody may be about to regist
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from typing import Any
 
-from roblox_ml_core.digests import is_digest
 from roblox_ml_core.storage import BlobStore
 from sqlalchemy import Connection, delete, select
 
@@ -20,6 +20,8 @@ from .database import Database, bump
 from .records import audit
 
 __all__ = ["collect", "referenced"]
+
+_DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
 def collect(
@@ -78,12 +80,12 @@ def referenced(connection: Connection, store: BlobStore) -> set[str]:
 
 
 def _digests(value: Any) -> set[str]:
-    """Every digest anywhere in a JSON value."""
+    """Every digest anywhere in a JSON value, also inside a reference such as ``comments/2@<digest>``."""
     if isinstance(value, dict):
         return set().union(*(_digests(item) for item in value.values())) if value else set()
     if isinstance(value, list):
         return set().union(*(_digests(item) for item in value)) if value else set()
-    return {value} if is_digest(value) else set()
+    return set(_DIGEST.findall(value)) if isinstance(value, str) else set()
 
 
 def _files_of(store: BlobStore, digest: str) -> set[str]:
