@@ -2,6 +2,7 @@
 
 skops names objects by their address in memory and its zip entries carry the time. Two dumps of one estimator would be two
 models; here the addresses become running numbers, members are named in the order the schema mentions them, and times go.
+scikit-learn keeps one address of its own (`_stop_words_id`, to notice a changed list); without it, it looks again.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ def _renumber(node: Any, ids: dict[int, int], files: dict[str, str], members: di
         if isinstance(named, str) and named in members:
             suffix = "".join(Path(named).suffixes[-1:])
             node["file"] = files.setdefault(named, f"{len(files)}{suffix}")
+        address = node.get("_stop_words_id")
+        if isinstance(address, dict) and address.get("is_json"):
+            address["content"] = "null"
         for value in node.values():
             _renumber(value, ids, files, members)
 
