@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 from roblox_ml_core.errors import RmlError
-from roblox_ml_core.package import Examples, ModelPackage, Signature, TensorSpec, write
+from roblox_ml_core.package import Examples, ModelPackage, Signature, TensorSpec, upload, write
+from roblox_ml_core.registry import RegistryClient
+from roblox_ml_core.storage import BlobStore
 
 ROOT = Path(__file__).resolve().parents[3]
 TRITON_DIR = Path(os.environ.get("RML_TRITON_DIR") or ROOT / ".triton")
@@ -278,6 +280,50 @@ class Stack:
                     process.kill()
                     process.wait()
 
+    # -- what a platform user does ---------------------------------------------------------------------------------------
+
+    def client(self) -> RegistryClient:
+        return RegistryClient(self.control_url, token="serving-test-token")
+
+    def publish(self, package: ModelPackage, name: str) -> int:
+        """Upload and register a package; returns its version."""
+        files = upload(package.root, BlobStore((self.home / "store").as_uri()))
+        with self.client() as client:
+            answer = client.register(
+                name,
+                {
+                    "package": dict(package.info),
+                    "manifest": files,
+                    "signature": package.signature.to_json(),
+                    "metrics": {},
+                    "lineage": {"kind": "external", "origin": "test", "by": "test"},
+                },
+            )
+        return int(answer["version"])
+
+    def deploy(self, name: str, version: int) -> None:
+        with self.client() as client:
+            client.put_endpoint(name, name, version=version)
+
+    def ready(self) -> dict[str, str]:
+        """What the control plane tells doors about this server."""
+        with self.client() as client:
+            return dict(client.snapshot()["servers"].get("local", {}).get("ready", {}))
+
+    def states(self) -> dict[str, tuple[str, str]]:
+        """State and reason of every version in the agent's last report."""
+        with self.client() as client:
+            servers = client.call("GET", "/v1/servers")["servers"]
+        models = [model for server in servers for model in server["models"]]
+        return {f"{model['model']}/{model['version']}": (model["state"], model["reason"]) for model in models}
+
+    def reported(self) -> bool:
+        with self.client() as client:
+            return bool(client.call("GET", "/v1/servers")["servers"])
+
+    def wait_ready(self, *references: str, timeout: float = 60.0) -> None:
+        wait_for(f"{', '.join(references)} ready", lambda: set(references) <= set(self.ready()), timeout)
+
     def log(self, name: str) -> str:
         path = self.home / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
@@ -291,3 +337,26 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(tmp_path_factory.mktemp("serving") / "home")
     yield stack
     stack.stop()
+
+
+@pytest.fixture(scope="module")
+def serving(stack: Stack) -> Stack:
+    """Control plane, Triton and agent, running."""
+    for name in ("control", "triton", "agent"):
+        stack.start(name)
+    with stack.client() as client:
+        wait_for("control plane", client.ready)
+    wait_for("agent's first report", stack.reported)
+    return stack
+
+
+@pytest.fixture(scope="session")
+def build() -> dict[str, Callable[..., ModelPackage]]:
+    """Builders of tiny packages, by what they are."""
+    return {"text": text_classifier, "matmul": onnx_matmul, "points": sklearn_classifier, "shout": plain_python}
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., Any]:
+    """`wait_for`, for tests."""
+    return wait_for
