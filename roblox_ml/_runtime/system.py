@@ -74,7 +74,7 @@ def register(
         "alias": alias,
     }
     plane = control.ControlPlane()
-    plane.upload({entry["sha256"]: files[relative] for relative, entry in manifest.items()})
+    plane.upload({str(entry["sha256"]): files[relative] for relative, entry in manifest.items()})
     answer = plane.call("POST", f"/v1/models/{name}/versions", body)
     moved = bool((answer.get("alias") or {}).get("moved"))
     _report(name, answer, moved)

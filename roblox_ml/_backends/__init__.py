@@ -1,0 +1,1 @@
+"""The executors: `local` runs a pipeline's IR here, `kfp` submits it to Kubeflow Pipelines."""
