@@ -37,20 +37,20 @@ class Binder:
         given: Mapping[str, Argument] | None = None,
     ) -> dict[str, Argument]:
         """Arguments by input name. What is wrong becomes findings; `given` are bound already (a loop's item)."""
-        inputs = component.interface.inputs
+        inputs, names = component.interface.inputs, component.interface.names
         bound: dict[str, Argument] = dict(given or {})
         handled = set(bound)
-        if len(args) > len(inputs):
+        if len(args) > len(names):
             self._report(
                 "too-many-arguments",
-                f"{component.name} takes {len(inputs)} argument(s), got {len(args)}",
+                f"{component.name} takes {len(names)} argument(s), got {len(args)}",
                 site,
-                f"its parameters are {_names(inputs)}",
+                f"its parameters are {', '.join(names) or 'none'}",
                 "remove what is too much",
             )
-        positional = dict(zip((i.name for i in inputs), args, strict=False))
+        positional = dict(zip(names, args, strict=False))
         for name in kwargs:
-            if component.interface.input(name) is None:
+            if name not in names:
                 self._trace.find(self.no_such_input(component, name, site))
             elif name in positional or name in handled:
                 self._report(
@@ -171,6 +171,9 @@ class Binder:
             if not declared.optional:
                 self._report("wrong-type", f"{label} is {kind}, got None", site, "it is not optional", f"pass {kind}")
             return None
+        if isinstance(value, list | tuple) and any(isinstance(item, Handle) for item in value):
+            self._list_of_outputs(label, site)
+            return None
         if isinstance(kind, ArtifactType):
             self._report(
                 "wrong-type",
@@ -179,9 +182,6 @@ class Binder:
                 "an artifact is a directory made by a step; a value cannot become one",
                 'pass a step\'s output, or a stored data set: rml.dataset("name")',
             )
-            return None
-        if isinstance(value, list | tuple) and any(isinstance(item, Handle) for item in value):
-            self._list_of_outputs(label, site)
             return None
         try:
             return Constant(to_constant(value, kind))
@@ -250,14 +250,14 @@ class Binder:
 
     def no_such_input(self, component: Component, name: str | None, site: Site) -> Finding:
         """An argument the step does not have."""
-        inputs = component.interface.inputs
-        near = get_close_matches(name or "", [i.name for i in inputs], n=1)
+        names = component.interface.names
+        near = get_close_matches(name or "", names, n=1)
         what = f"no parameter {name!r}" if name else "no parameter left for the items"
         return Finding(
             "unknown-argument",
             f"{component.name} has {what}",
             str(site),
-            f"its parameters are {_names(inputs)}",
+            f"its parameters are {', '.join(names) or 'none'}",
             f"did you mean {near[0]}=…?" if near else "remove it, or add the parameter to the step",
             site.source(),
         )
@@ -285,10 +285,6 @@ class Binder:
 
     def _report(self, code: str, message: str, site: Site, why: str, fix: str) -> None:
         self._trace.find(Finding(code, message, str(site), why, fix, site.source()))
-
-
-def _names(inputs: Sequence[Input]) -> str:
-    return ", ".join(i.name for i in inputs) or "none"
 
 
 def check_arguments(graph: Graph, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Finding]]:

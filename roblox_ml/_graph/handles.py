@@ -233,7 +233,7 @@ class Outputs(Handle):
 
     __slots__ = ("_values",)
 
-    def __init__(self, trace: Trace, node: Task | Scope, values: dict[str, Value]) -> None:
+    def __init__(self, trace: Trace, node: Task | Scope, values: dict[str, Any]) -> None:
         super().__init__(trace, node)
         self._values = values
 

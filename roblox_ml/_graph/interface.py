@@ -17,7 +17,7 @@ from . import types
 from .types import ArtifactType, Type
 from .where import Site, of_function
 
-__all__ = ["OUTPUT", "Input", "Interface", "Output", "read"]
+__all__ = ["OUTPUT", "Input", "Interface", "Output", "opaque", "read"]
 
 # The name of the output when a step returns one value, as in KFP.
 OUTPUT = "Output"
@@ -43,11 +43,16 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """What goes in and what comes out. `named`: the outputs are the fields of a NamedTuple."""
+    """What goes in and what comes out. `named`: the outputs are the fields of a NamedTuple.
+
+    `names` are all parameters in order, `inputs` only those without a finding; `faulty_outputs` have one too.
+    """
 
     inputs: tuple[Input, ...] = ()
     outputs: tuple[Output, ...] = ()
     named: bool = False
+    names: tuple[str, ...] = ()
+    faulty_outputs: tuple[str, ...] = ()
 
     def input(self, name: str) -> Input | None:
         """The input of that name."""
@@ -76,10 +81,16 @@ def read(function: Callable[..., Any], *, pipeline: bool = False) -> tuple[Inter
         read_one = _input(function, name, parameter, site, pipeline, findings)
         if read_one is not None:
             inputs.append(read_one)
+    names = tuple(inspect.signature(function).parameters)
     if pipeline:
-        return Interface(tuple(inputs)), findings
-    outputs, named = _outputs(function, name, findings)
-    return Interface(tuple(inputs), outputs, named), findings
+        return Interface(tuple(inputs), names=names), findings
+    outputs, named, faulty = _outputs(function, name, findings)
+    return Interface(tuple(inputs), outputs, named, names, faulty), findings
+
+
+def opaque(function: Callable[..., Any]) -> Interface:
+    """The interface of something that cannot be a step: takes what it takes, gives nothing that can be used."""
+    return Interface(names=tuple(inspect.signature(function).parameters), faulty_outputs=(OUTPUT,))
 
 
 def _input(
@@ -197,33 +208,38 @@ def _with_default(
     return Input(parameter.name, kind, optional=True, default=constant)
 
 
-def _outputs(function: Callable[..., Any], name: str, findings: list[Finding]) -> tuple[tuple[Output, ...], bool]:
+def _outputs(
+    function: Callable[..., Any], name: str, findings: list[Finding]
+) -> tuple[tuple[Output, ...], bool, tuple[str, ...]]:
+    """(outputs, whether they are named, names of those with a finding)."""
     annotation = getattr(function, "__annotations__", {}).get("return", inspect.Signature.empty)
     site = of_function(function)
     label = f"the result of {name}()"
     if annotation is inspect.Signature.empty:
-        if _returns_a_value(function):
-            findings.append(
-                _finding(
-                    "missing-annotation",
-                    f"{label} has no annotation",
-                    site,
-                    "what flows between steps is typed; without a type the value would be lost",
-                    f"write def {name}(…) -> int: (or float, str, bool, list, dict, rml.Dataset, rml.Model, …)",
-                )
+        if not _returns_a_value(function):
+            return (), False, ()
+        findings.append(
+            _finding(
+                "missing-annotation",
+                f"{label} has no annotation",
+                site,
+                "what flows between steps is typed; without a type the value would be lost",
+                f"write def {name}(…) -> int: (or float, str, bool, list, dict, rml.Dataset, rml.Model, …)",
             )
-        return (), False
+        )
+        return (), False, (OUTPUT,)
     try:
         resolved = _evaluate(function, annotation)
     except Exception as error:
         findings.append(_unresolved(label, annotation, error, site))
-        return (), False
+        return (), False, (OUTPUT,)
     if resolved is None or resolved is type(None):
-        return (), False
+        return (), False, ()
     if not types.is_namedtuple(resolved):
         kind = _output_type(label, resolved, site, findings)
-        return ((Output(OUTPUT, kind),) if kind else ()), False
-    outputs = []
+        return ((Output(OUTPUT, kind),), False, ()) if kind else ((), False, (OUTPUT,))
+    outputs: list[Output] = []
+    faulty: list[str] = []
     for field in resolved._fields:
         field_label = f"field {field!r} of {resolved.__name__}, {label}"
         declared = resolved.__annotations__.get(field, Any)
@@ -231,11 +247,14 @@ def _outputs(function: Callable[..., Any], name: str, findings: list[Finding]) -
             declared = _evaluate(function, getattr(declared, "__forward_arg__", declared))
         except Exception as error:
             findings.append(_unresolved(field_label, declared, error, site))
+            faulty.append(field)
             continue
         field_kind = _output_type(field_label, declared, site, findings)
         if field_kind:
             outputs.append(Output(field, field_kind))
-    return tuple(outputs), True
+        else:
+            faulty.append(field)
+    return tuple(outputs), True, tuple(faulty)
 
 
 def _output_type(label: str, annotation: Any, site: Site, findings: list[Finding]) -> Type | None:
@@ -264,6 +283,7 @@ def _output_type(label: str, annotation: Any, site: Site, findings: list[Finding
                 "return one artifact with several files, or produce them with step.map(items), which fans in as a list",
             )
         )
+        return None
     return kind
 
 

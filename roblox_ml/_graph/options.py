@@ -136,7 +136,7 @@ def _memory(value: Any) -> str:
     if match and int(match.group(1)) > 0:
         return str(value)
     hint = 'write memory="4Gi" (4 × 1024³ bytes), "512Mi" or "4G" (4 × 1000³)'
-    if isinstance(value, str) and re.match(r"^\d+\s*[kmgt]i?b?$", value, re.IGNORECASE):
+    if isinstance(value, str) and re.match(r"^[1-9]\d*\s*[kmgt]i?b?$", value, re.IGNORECASE):
         unit = value.strip().lstrip("0123456789").strip()[0].upper()
         hint = f'write memory="{re.match(r"[0-9]+", value).group()}{unit}i"'  # type: ignore[union-attr]
     raise _Wrong("not a Kubernetes quantity", hint)

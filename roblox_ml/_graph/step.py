@@ -75,11 +75,13 @@ class Step(Generic[P, R]):
         """Interface and options, and every finding about them."""
         from . import interface, options, where
 
-        findings = _shape_findings(self.function, self.__name__)
-        read_interface, more = interface.read(self.function)
         at = self.site or where.of_function(self.function)
         asked, wrong = options.read(self.asked, self.__name__, at)
-        return _Read(read_interface, asked), findings + more + wrong
+        if self.__name__ == "<lambda>":
+            # Capture says why not; what it takes and gives would be findings about the same thing.
+            return _Read(interface.opaque(self.function), asked), wrong
+        signature, findings = interface.read(self.function)
+        return _Read(signature, asked), findings + wrong
 
     def __repr__(self) -> str:
         return f"<rml.step {self.__name__}>"
@@ -91,25 +93,6 @@ def _tracing() -> Any:
 
     module = sys.modules.get(f"{__package__}.trace")
     return module.current() if module is not None else None
-
-
-def _shape_findings(function: Any, name: str) -> list[Finding]:
-    import inspect
-
-    from .where import of_function
-
-    site = of_function(function)
-    shape = ""
-    if name == "<lambda>":
-        shape, fix = "a lambda", "write it with def and a name"
-    elif inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        shape, fix = "async", "write def, and asyncio.run(…) inside"
-    elif inspect.isgeneratorfunction(function):
-        shape, fix = "a generator (it uses yield)", "collect the values and return them"
-    if not shape:
-        return []
-    why = "a step is a named function that is called once and returns its outputs"
-    return [Finding("unsupported-step", f"the step {name} is {shape}", str(site), why, fix, site.source())]
 
 
 @overload

@@ -90,7 +90,8 @@ def _load_task(tracing: Trace, name: str, version: int | None, site: Site) -> An
         Input("version", ParameterType("NUMBER_INTEGER")),
         Input("digest", ParameterType("STRING")),
     )
-    interface = Interface(inputs, (Output(OUTPUT, ArtifactType("system.Dataset")),))
+    result = Output(OUTPUT, ArtifactType("system.Dataset"))
+    interface = Interface(inputs, (result,), names=tuple(i.name for i in inputs))
     component = tracing.adopt(_LOAD, "load-dataset", interface, Options(), None, _LOAD)
     arguments = {"name": ref.name, "version": ref.version, "digest": ref.digest}
     return tracing.add(component, (), arguments, site, tracing.graph.root, f"dataset-{task_name(ref.name)}")
@@ -148,9 +149,8 @@ def _register_task(
         Output("promoted", ParameterType("BOOLEAN")),
     )
     # It acts on the registry, so an earlier run's answer does not stand for this run's.
-    component = tracing.adopt(
-        _REGISTER, "register", Interface(inputs, outputs, named=True), Options(cache=False), None, _REGISTER
-    )
+    interface = Interface(inputs, outputs, named=True, names=tuple(i.name for i in inputs))
+    component = tracing.adopt(_REGISTER, "register", interface, Options(cache=False), None, _REGISTER)
     arguments = {
         "model": model,
         "metrics": metrics,

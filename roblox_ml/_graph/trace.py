@@ -112,8 +112,10 @@ class Trace:
         """`step.map(items, …)`: a loop with one task, whose outputs come out as lists."""
         site = here()
         component = self.component_of(step)
-        inputs = component.interface.inputs
-        target = component.interface.input(over) if over else next((i for i in inputs if i.name not in fixed), None)
+        chosen = over or next((name for name in component.interface.names if name not in fixed), None)
+        target = component.interface.input(chosen) if chosen else None
+        if target is None and chosen in component.interface.names:
+            return Unknown(self)
         if target is None:
             self.find(self._bind.no_such_input(component, over, site))
             return Unknown(self)
@@ -135,9 +137,12 @@ class Trace:
         return self._result(loop, component, collected)
 
     def _result(self, node: Task | Scope, component: Component, channel: Callable[[interfaces.Output], Channel]) -> Any:
-        outputs = component.interface.outputs
+        outputs, faulty = component.interface.outputs, component.interface.faulty_outputs
         if component.interface.named:
-            return Outputs(self, node, {o.name: Value(self, channel(o), node) for o in outputs})
+            values: dict[str, Any] = {o.name: Value(self, channel(o), node) for o in outputs}
+            return Outputs(self, node, {**values, **{name: Unknown(self) for name in faulty}})
+        if faulty:
+            return Unknown(self)
         if outputs:
             return Value(self, channel(outputs[0]), node)
         return Nothing(self, node)

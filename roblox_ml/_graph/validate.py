@@ -47,7 +47,7 @@ def _escaped(user: Node, channel: Channel) -> Finding:
 
 def _cyclic(cycle: list[Node]) -> Finding:
     # Each waits for the next; told in the order in which they would have to run.
-    names = [_name(node) for node in reversed(cycle)]
+    names = [_name(node) for node in (cycle[0], *reversed(cycle[1:]))]
     site = cycle[0].site
     return Finding(
         "cycle",
