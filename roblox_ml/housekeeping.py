@@ -18,7 +18,7 @@ from pathlib import Path
 
 from . import datasets
 from ._gc import Node, Plan, mentions, plan, seconds_of
-from ._preview import human_bytes
+from ._gc_report import Report
 from ._store import home, open_store
 from .errors import RmlSdkError
 
@@ -26,51 +26,7 @@ __all__ = ["Report", "gc"]
 
 _TEXT = (".json", ".jsonl", ".yaml", ".yml")
 _TEXT_LIMIT = 32 << 20
-_KINDS = ("run", "environment", "copy", "blob")
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What was found and what went (or would go). `str()`, `rich` and notebooks show it as a table."""
-
-    plan: Plan
-    dry_run: bool
-
-    @property
-    def freed(self) -> int:
-        """Bytes that went, or would go."""
-        return sum(node.size for node in self.plan.delete)
-
-    def rows(self) -> list[tuple[str, int, int, int, int, str]]:
-        """(kind, kept, bytes kept, deleted, bytes deleted, remark) for each kind."""
-        rows = []
-        for kind in _KINDS:
-            kept = [node for node in self.plan.keep if node.kind == kind]
-            gone = [node for node in self.plan.delete if node.kind == kind]
-            sizes = sum(node.size for node in kept), sum(node.size for node in gone)
-            rows.append((kind, len(kept), sizes[0], len(gone), sizes[1], self.plan.why.get(kind, "")))
-        return rows
-
-    def __str__(self) -> str:
-        verb = "would delete" if self.dry_run else "deleted"
-        lines = [f"{'':12} {'kept':>6} {'bytes':>10} {verb:>13} {'bytes':>10}"]
-        for kind, kept, size, gone, freed, why in self.rows():
-            lines.append(
-                f"{kind:12} {kept:6} {human_bytes(size):>10} {gone:13} {human_bytes(freed):>10}  {why}".rstrip()
-            )
-        if self.dry_run and self.plan.delete:
-            lines.append("nothing was deleted; to delete: rml.gc(dry_run=False), or `rml gc --delete`")
-        return "\n".join(lines)
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        head = f"<tr><th></th><th>kept</th><th></th><th>{'would go' if self.dry_run else 'gone'}</th><th></th><th></th></tr>"
-        body = "".join(
-            f"<tr><td>{kind}</td><td>{kept}</td><td>{human_bytes(size)}</td><td>{gone}</td><td>{human_bytes(freed)}</td><td>{why}</td></tr>"
-            for kind, kept, size, gone, freed, why in self.rows()
-        )
-        return f"<table>{head}{body}</table>"
+_DAY = 86400.0
 
 
 def gc(dry_run: bool = True, keep_runs: int = 20, older_than: str | float = "7d") -> Report:
@@ -83,13 +39,26 @@ def gc(dry_run: bool = True, keep_runs: int = 20, older_than: str | float = "7d"
         span = seconds_of(older_than)
     except ValueError as error:
         raise RmlSdkError(str(error), fix="rml.gc(older_than='7d')") from None
-    nodes, closed = _collect()
-    now = time.time()
-    decided = plan(nodes, now=now, older_than=span, keep_runs=keep_runs, untouchable=closed)
-    if not dry_run:
-        gone = tuple(node for node in decided.delete if _delete(node, now - span))
-        decided = Plan(gone, decided.keep, decided.why)
+    with _one_at_a_time(dry_run):
+        nodes, closed = _collect()
+        now = time.time()
+        decided = plan(nodes, now=now, older_than=span, keep_runs=keep_runs, untouchable=closed)
+        if not dry_run:
+            gone = tuple(node for node in decided.delete if _delete(node, now - span))
+            decided = Plan(gone, decided.keep, decided.why)
+            _sweep_leftovers(now - _DAY)
     return Report(decided, dry_run)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(dry_run: bool) -> Iterator[None]:
+    if dry_run:
+        yield
+        return
+    home().mkdir(parents=True, exist_ok=True)
+    with (home() / ".gc.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def _collect() -> tuple[list[Node], dict[str, str]]:
@@ -100,6 +69,7 @@ def _collect() -> tuple[list[Node], dict[str, str]]:
     names: dict[str, set[str]] = {}
     places = {
         "run": _folders(root / "runs"),
+        "result": sorted((root / "cache" / "tasks").glob("*/*.json")),
         "environment": [path for path in _folders(root / "envs") if len(path.name) == 64],
         "copy": [path for path in (root / "cache").glob("*/*") if len(path.stem) == 64],
     }
@@ -110,19 +80,26 @@ def _collect() -> tuple[list[Node], dict[str, str]]:
         blobs = list(store.digests())
     for kind, paths in places.items():
         for path in paths:
-            names.setdefault(path.stem if kind == "copy" else path.name, set()).add(f"{kind}:{path}")
+            names.setdefault(path.name if kind == "run" else path.stem, set()).add(f"{kind}:{path}")
     for digest, _ in blobs:
         names.setdefault(digest, set()).add(f"blob:{digest}")
     index = {name: frozenset(keys) for name, keys in names.items()}
 
+    # A cached result lives as long as the run whose files it points at: the run refers to it, not the other way.
+    results: dict[str, set[str]] = {}
+    for path in places["result"]:
+        for key in mentions(_text_of(path), index):
+            results.setdefault(key, set()).add(f"result:{path}")
+
     nodes = []
     for kind, paths in places.items():
         for path in paths:
-            text = _text_of(path) if kind == "run" else path.name
+            key = f"{kind}:{path}"
+            refers = mentions(_text_of(path), index) | results.get(key, set()) if kind == "run" else frozenset[str]()
             used = max((_stat(file).st_mtime for file in _files(path)), default=0.0)
             if kind == "environment":
                 used = _stat(path / ".complete").st_mtime if (path / ".complete").exists() else 0.0
-            nodes.append(Node(f"{kind}:{path}", kind, _size(path), used, mentions(text, index)))
+            nodes.append(Node(key, kind, _size(path), used, refers, kind == "run" and _is_held(path / "lock")))
     registry = _registry()
     for digest, size in blobs:
         path = store.path_of(digest)
@@ -220,6 +197,27 @@ def _delete_environment(folder: Path, before: float) -> bool:
         marker.unlink(missing_ok=True)  # from here on it is incomplete, and rebuilt by whoever needs it
         shutil.rmtree(folder, ignore_errors=True)
     return True
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether an executor holds this file, that is: the run goes on."""
+    try:
+        with lock.open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _sweep_leftovers(before: float) -> None:
+    """What killed processes left: hidden things half deleted, and copies never finished."""
+    root = home()
+    for pattern in ("runs/.*", "cache/*/.*", "cache/tasks/*/.*", "store/sha256/*/.*", "store/sha256/.*"):
+        for path in root.glob(pattern):
+            if path.name.startswith(".gc-") or (path.name.startswith(".incoming-") and _stat(path).st_mtime < before):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _folders(parent: Path) -> list[Path]:

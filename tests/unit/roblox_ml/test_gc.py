@@ -128,6 +128,14 @@ def test_a_home_is_swept_and_what_is_referred_to_stays(rml_home: Path, no_regist
     aged(rml_home)
     aged(rml_home / "runs" / "new-run", 0)
 
+    results = {}
+    for key, run in {"3" * 64: "old-run", "4" * 64: "source-run"}.items():
+        results[run] = rml_home / "cache" / "tasks" / key[:2] / f"{key}.json"
+        results[run].parent.mkdir(parents=True)
+        results[run].write_text(json.dumps({"source": f"{run}/train"}))
+    aged(rml_home / "cache")
+    (rml_home / "runs" / ".gc-killed").mkdir()
+
     before = {digest for digest, _ in store.digests()}
     planned = rml.gc(keep_runs=0)
     assert {digest for digest, _ in store.digests()} == before, "a dry run deletes nothing"
@@ -137,8 +145,22 @@ def test_a_home_is_swept_and_what_is_referred_to_stays(rml_home: Path, no_regist
     assert sorted(path.name for path in (rml_home / "runs").iterdir()) == ["new-run", "source-run"]
     assert {digest for digest, _ in store.digests()} == {bundle, manifest, shared, *ref.blobs}
     assert (rml_home / "envs" / lock).is_dir() and not (rml_home / "envs" / stale_lock).exists()
+    assert results["source-run"].exists() and not results["old-run"].exists(), "results go with their run"
     assert report.freed >= len(b"nobody wants me")
     assert "blob" in str(report) and "<table>" in report._repr_html_()
+
+
+def test_a_run_that_goes_on_stays(rml_home: Path, no_registry: None) -> None:
+    import fcntl
+
+    for name in ("busy", "ended"):
+        (rml_home / "runs" / name).mkdir(parents=True)
+        (rml_home / "runs" / name / "lock").touch()
+    with (rml_home / "runs" / "busy" / "lock").open() as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        aged(rml_home)
+        rml.gc(dry_run=False, keep_runs=0)
+    assert [path.name for path in (rml_home / "runs").iterdir()] == ["busy"]
 
 
 def test_no_blob_is_touched_while_a_registry_does_not_answer(rml_home: Path, no_registry: None) -> None:
