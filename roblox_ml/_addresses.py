@@ -47,15 +47,17 @@ def ensure_stack(say: Callable[[str], None]) -> None:
     _stack.ensure(say=say)
 
 
-def control() -> Any:
-    """A client of the control plane."""
+@contextmanager
+def control() -> Iterator[Any]:
+    """A client of the control plane whose errors are the SDK's."""
     registry = _siblings.load("roblox_ml_core.registry")
     url = None
     if not (os.environ.get("RML_CONTROL_URL") or os.environ.get("RML_CONTROL_PORT")):
         from . import _stack
 
         url = _stack.address("control-plane")
-    return registry.RegistryClient(url)
+    with translated(), registry.RegistryClient(url) as client:
+        yield client
 
 
 @contextmanager

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ._addresses import control, door_url, grpc_address, translated
+from ._addresses import control, door_url, grpc_address
 from ._predict import Prediction, Tensor, encode, from_rest, to_rest
 from .errors import MissingExtra, NotFound, NotRunning, RemoteError
 
@@ -17,6 +17,7 @@ __all__ = ["Endpoint", "GrpcEndpoint"]
 
 _POLL_S = 0.1
 _VERSION_HEADER = "x-rml-model-version"
+_MODEL_HEADER = "x-rml-model"
 _ID_HEADER = "x-rml-inference-id"
 
 
@@ -40,8 +41,8 @@ class Endpoint:
     @property
     def version(self) -> int | None:
         """The version that answers now; None while none does."""
-        answer = self._get("/ready")
-        return int(answer.headers[_VERSION_HEADER]) if answer.status_code == 200 else None
+        serving = self._serving()
+        return serving[1] if serving else None
 
     def predict(self, inputs: Any, *, timeout: float = 30.0) -> Prediction:
         """Predictions over REST: a list for a model with one input (texts, rows), else a dict of input name to list or array.
@@ -74,8 +75,7 @@ class Endpoint:
 
     def promote(self, version: int, *, timeout: float = 120.0) -> Endpoint:
         """Answer with another version from now on: moves the alias the endpoint follows, or the endpoint's own pin."""
-        with translated():
-            plane = control()
+        with control() as plane:
             current = plane.endpoint(self.name)
             if alias := current.get("alias"):
                 plane.promote(current["model"], alias, version, reason=f"promoted through endpoint {self.name}")
@@ -85,14 +85,14 @@ class Endpoint:
 
     def rollback(self, *, timeout: float = 120.0) -> Endpoint:
         """Answer with the version before. Nothing is loaded for it: the version before stays resident."""
-        with translated():
-            answer = control().rollback_endpoint(self.name)
+        with control() as plane:
+            answer = plane.rollback_endpoint(self.name)
         return self.wait_for(int(answer["version"]), timeout)
 
     def status(self) -> dict[str, Any]:
         """What is wished and what is: model, alias, desired version and digest, `serving` (the version that answers)."""
-        with translated():
-            wished = dict(control().endpoint(self.name))
+        with control() as plane:
+            wished = plane.endpoint(self.name)
         return {**wished, "serving": self.version, "url": self.url}
 
     def curl(self) -> None:
@@ -129,32 +129,36 @@ class Endpoint:
         """
         started = time.monotonic()
         said = ""
-        while True:
-            serving = self.version
-            if serving == version:
-                self._inputs = None
-                if say:
-                    say(f"  version {version} answers at {self.url} after {time.monotonic() - started:.1f} s")
-                return self
-            with translated():
-                states = _states(control().endpoint(self.name), version)
-            still = f"version {serving} goes on answering" if serving else "nothing answers yet"
-            for server, state, reason in states:
-                if state == "failed":
+        with control() as plane:
+            model = plane.endpoint(self.name)["model"]
+            while (serving := self._serving()) != (model, version):
+                states = _states(plane.call("GET", "/v1/servers")["servers"], model, version)
+                still = f"{serving[0]}/{serving[1]} goes on answering" if serving else "nothing answers yet"
+                if states and all(state == "failed" for _, state, _ in states):
                     raise RemoteError(
-                        f"model server {server!r} refused version {version} of endpoint {self.name!r}; {still}",
-                        why=reason or "the agent gave no reason", fix="`rml logs agent` has the whole story", code="refused",
+                        f"no model server takes version {version} of endpoint {self.name!r}; {still}",
+                        why="; ".join(f"{server}: {reason or 'no reason given'}" for server, _, reason in states),
+                        fix="`rml logs agent` has the whole story", code="refused",
                     )  # fmt: skip
-            news = ", ".join(f"{server}: {state}" for server, state, _ in states)
-            if say and news and news != said:
-                say(f"  {news}")
-                said = news
-            if time.monotonic() - started > timeout:
-                raise NotRunning(
-                    f"endpoint {self.name!r} did not answer with version {version} within {timeout:g} s; {still}",
-                    why=news or "no model server has reported that version", fix="look at `rml status` and `rml logs agent`",
-                )  # fmt: skip
-            time.sleep(_POLL_S)
+                news = ", ".join(f"{server}: {state}" for server, state, _ in states)
+                if say and news and news != said:
+                    say(f"  {news}")
+                    said = news
+                if time.monotonic() - started > timeout:
+                    raise NotRunning(
+                        f"endpoint {self.name!r} did not answer with version {version} within {timeout:g} s; {still}",
+                        why=news or "no model server has reported that version", fix="look at `rml status` and `rml logs agent`",
+                    )  # fmt: skip
+                time.sleep(_POLL_S)
+        self._inputs = None
+        if say:
+            say(f"  version {version} answers at {self.url} after {time.monotonic() - started:.1f} s")
+        return self
+
+    def _serving(self) -> tuple[str, int] | None:
+        """(model, version) that the door answers with now."""
+        answer = self._get("/ready")
+        return (answer.headers[_MODEL_HEADER], int(answer.headers[_VERSION_HEADER])) if answer.status_code == 200 else None
 
     def _get(self, what: str) -> Any:
         return self._send("GET", what, timeout=35.0)
@@ -247,10 +251,12 @@ def _prediction(tensors: list[Tensor], headers: dict[str, Any]) -> Prediction:
     return Prediction(tensors, version=int(version) if version else None, inference_id=headers.get(_ID_HEADER))
 
 
-def _states(described: Mapping[str, Any], version: int) -> list[tuple[str, str, str]]:
-    """(server, state, reason) of a version on every model server that has said something about it."""
+def _states(servers: Sequence[Mapping[str, Any]], model: str, version: int) -> list[tuple[str, str, str]]:
+    """(server, state, reason) of a version on every living model server that has said something about it."""
     return [
-        (str(entry["server"]), str(entry["state"]), str(entry.get("reason", "")))
-        for entry in described.get("servers", ())
-        if int(entry.get("version", version)) == version
+        (str(server["name"]), str(entry["state"]), str(entry.get("reason") or ""))
+        for server in servers
+        if server.get("alive")
+        for entry in server["models"]
+        if (entry["model"], entry["version"]) == (model, version)
     ]

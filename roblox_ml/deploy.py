@@ -19,10 +19,6 @@ from ._predict import InputError, Prediction
 
 __all__ = ["Endpoint", "GrpcEndpoint", "InputError", "Prediction", "deploy", "endpoint", "undeploy"]
 
-_POLL_S = 0.1
-_VERSION_HEADER = "x-rml-model-version"
-_ID_HEADER = "x-rml-inference-id"
-
 
 def deploy(
     ref: str, name: str | None = None, *, wait: bool = True, timeout: float = 120.0, say: Callable[[str], None] | None = None
@@ -44,11 +40,11 @@ def deploy(
     speak = say or (lambda line: print(line, flush=True))
     with translated():
         reference = _siblings.load("roblox_ml_core.names").parse_reference(ref, default_alias="champion")
-        ensure_stack(speak)
-        answer = control().put_endpoint(
-            name or reference.name, reference.name, alias=reference.alias, version=reference.version
-        )
-    deployed = Endpoint(name or reference.name)
+    ensure_stack(speak)
+    named = name or reference.name
+    with control() as plane:
+        answer = plane.put_endpoint(named, reference.name, alias=reference.alias, version=reference.version)
+    deployed = Endpoint(named)
     version = int(answer["version"])
     if wait:
         speak(f"deploying {reference.name} version {version} as endpoint {deployed.name!r} …")
@@ -62,8 +58,8 @@ def undeploy(name: str) -> None:
     Raises:
         NotFound: there is no such endpoint.
     """
-    with translated():
-        control().delete_endpoint(name)
+    with control() as plane:
+        plane.delete_endpoint(name)
 
 
 def endpoint(name: str) -> Endpoint:
@@ -72,6 +68,6 @@ def endpoint(name: str) -> Endpoint:
     Raises:
         NotFound: there is none of that name; the message says which there are.
     """
-    with translated():
-        control().endpoint(name)
+    with control() as plane:
+        plane.endpoint(name)
     return Endpoint(name)

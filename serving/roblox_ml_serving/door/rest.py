@@ -27,7 +27,7 @@ from . import inference_id
 from .fleet import Server
 from .refusals import Reason, Refused
 from .rewrite import rename_json
-from .service import TIMEOUT_HEADER, VERSION_HEADER, Door, Lost, timeout_seconds
+from .service import MODEL_HEADER, TIMEOUT_HEADER, VERSION_HEADER, Door, Lost, timeout_seconds
 from .snapshot import Target
 
 __all__ = ["EXTENSIONS", "RestDoor", "server_metadata"]
@@ -160,7 +160,7 @@ class RestDoor:
                 target, response = await self._get(endpoint, b"/ready")
                 if response.status != 200:
                     raise Refused(Reason.NOT_READY, f"endpoint {endpoint!r}: its server says {response.status}")
-                await respond(send, 200, [(_VERSION, target.version_text.encode())])
+                await respond(send, 200, _answered_by(target))
             case ["v2", "models", endpoint, "versions", *_]:
                 door.target(endpoint)
                 raise door.refuse_version(endpoint)
@@ -189,7 +189,7 @@ class RestDoor:
             raise Refused(Reason.BAD_UPSTREAM, f"endpoint {endpoint!r}: its server answered with what is not JSON") from None
         if response.status == 200 and isinstance(document, dict):
             _rename_document(document, target)
-        await respond_json(send, response.status, document, [(_VERSION, target.version_text.encode())])
+        await respond_json(send, response.status, document, _answered_by(target))
 
 
 def _rename_document(document: dict[str, Any], target: Target) -> None:
@@ -198,6 +198,10 @@ def _rename_document(document: dict[str, Any], target: Target) -> None:
             described["name"] = target.endpoint
     if "versions" in document:
         document["versions"] = [target.version_text]
+
+
+def _answered_by(target: Target) -> Headers:
+    return [(MODEL_HEADER.encode(), target.serving.model.encode()), (_VERSION, target.version_text.encode())]
 
 
 async def _exchange(

@@ -17,6 +17,7 @@ __all__ = ["Door", "Lost", "timeout_seconds"]
 
 TIMEOUT_HEADER = "x-rml-timeout-ms"
 VERSION_HEADER = "x-rml-model-version"
+MODEL_HEADER = "x-rml-model"
 _MAX_TIMEOUT_MS = 24 * 3600 * 1000
 T = TypeVar("T")
 

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from hypothesis import given, settings
+import uvloop
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from roblox_ml_core.http import (
     ConnectFailed,
@@ -71,8 +72,20 @@ async def forever(reader, writer, number) -> None:
         writer.write(OK)
 
 
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+loop_kind = "asyncio"
+
+
+@pytest.fixture(params=LOOPS, autouse=True)
+def event_loop_kind(request) -> None:
+    """Every test runs on both event loops: their transports and their order of callbacks differ."""
+    global loop_kind
+    loop_kind = request.param
+
+
 def run(coroutine) -> None:
-    asyncio.run(asyncio.wait_for(coroutine, 20))
+    with asyncio.Runner(loop_factory=LOOPS[loop_kind]) as runner:
+        runner.run(asyncio.wait_for(coroutine, 20))
 
 
 def test_connections_are_reused_and_sent_bytes_are_what_was_asked() -> None:
@@ -321,7 +334,7 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
 
 
 @given(value=st.binary(max_size=20), where=st.sampled_from(["value", "name", "target"]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_input_can_add_a_header(value: bytes, where: str) -> None:
     pool = Pool("http://127.0.0.1:1")
     name, text, target = b"x", b"y", b"/"
@@ -342,7 +355,7 @@ def test_no_input_can_add_a_header(value: bytes, where: str) -> None:
 
 
 @given(data=st.binary(max_size=300), pieces=st.integers(1, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_arbitrary_upstream_bytes_end_in_an_answer_or_a_named_error(data: bytes, pieces: int) -> None:
     from roblox_ml_core.http import UpstreamError
     from roblox_ml_core.http.connection import Connection

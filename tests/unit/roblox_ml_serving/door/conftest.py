@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+import uvloop
 from pydantic import SecretStr
 from roblox_ml_core.settings import ControlPlaneSettings, DoorSettings, HomeSettings
 from roblox_ml_serving.door.process import serve
@@ -53,7 +54,7 @@ class HttpStub:
 
     async def start(self, port: int = 0) -> HttpStub:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
-        self.address = "127.0.0.1:%d" % self._server.sockets[0].getsockname()[1]
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def stop(self) -> None:
@@ -124,11 +125,14 @@ class GrpcStub(grpc.GenericRpcHandler):
     def service(self, details: Any) -> Any:
         name = details.method.rpartition("/")[2]
         if name == "ModelInfer":
-            return grpc.unary_unary_rpc_method_handler(
-                self._infer, v2.ModelInferRequest.FromString, lambda message: message if isinstance(message, bytes) else message.SerializeToString()
-            )
+            def serialize(message: Any) -> bytes:
+                return message if isinstance(message, bytes) else message.SerializeToString()
+
+            return grpc.unary_unary_rpc_method_handler(self._infer, v2.ModelInferRequest.FromString, serialize)
         if name == "ModelReady":
-            return grpc.unary_unary_rpc_method_handler(self._ready, v2.ModelReadyRequest.FromString, v2.ModelReadyResponse.SerializeToString)
+            return grpc.unary_unary_rpc_method_handler(
+                self._ready, v2.ModelReadyRequest.FromString, v2.ModelReadyResponse.SerializeToString
+            )
         if name == "ModelMetadata":
             return grpc.unary_unary_rpc_method_handler(
                 self._metadata, v2.ModelMetadataRequest.FromString, v2.ModelMetadataResponse.SerializeToString
@@ -153,7 +157,7 @@ class GrpcStub(grpc.GenericRpcHandler):
     async def start(self) -> GrpcStub:
         self.server = grpc.aio.server()
         self.server.add_generic_rpc_handlers((self,))
-        self.address = "127.0.0.1:%d" % self.server.add_insecure_port("127.0.0.1:0")
+        self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
         await self.server.start()
         return self
 
@@ -248,14 +252,14 @@ async def running_world(home: Any, **settings: Any) -> AsyncIterator[World]:
 
 @pytest.fixture
 def with_world(rml_home):
-    """Run `scenario(world)` in a fresh event loop."""
+    """Run `scenario(world)` in a fresh event loop, of the kind the door runs on."""
 
     def run(scenario: Callable[[World], Any], **settings: Any) -> None:
         async def main() -> None:
             async with running_world(rml_home, **settings) as world:
                 await scenario(world)
 
-        asyncio.run(asyncio.wait_for(main(), 60))
+        uvloop.run(asyncio.wait_for(main(), 60))
 
     return run
 

@@ -7,6 +7,7 @@ import json
 
 import httpx
 import pytest
+import uvloop
 from roblox_ml_serving.door.follower import load_stored, store
 from roblox_ml_serving.door.snapshot import SnapshotInvalid, Version
 
@@ -99,7 +100,7 @@ def test_a_new_door_answers_from_the_stored_snapshot_when_the_control_plane_is_d
         await triton.stop()
         await rpc.stop()
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    uvloop.run(asyncio.wait_for(main(), 30))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 9}', '{"schema": 1, "snapshot": {}, "serving": {}, "saved_at": 0}'])
@@ -115,7 +116,7 @@ def test_a_damaged_file_does_not_keep_the_door_from_starting(kit, rml_home, free
             refused = await client.post(f"{url}/v2/models/e/infer", json={})
             assert (refused.status_code, "no snapshot" in refused.json()["error"]) == (503, True)
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    uvloop.run(asyncio.wait_for(main(), 30))
 
 
 def test_the_snapshot_is_stored_whole_with_what_answered(with_world, rml_home) -> None:

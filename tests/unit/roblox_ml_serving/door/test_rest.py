@@ -14,7 +14,8 @@ def test_an_inference_is_answered_under_the_endpoints_name(with_world) -> None:
         response = await world.infer(document={"id": 'a "model_name":"sentiment.3" \\', "inputs": [{"name": "x"}]})
         assert response.status_code == 200
         answer = response.json()
-        assert answer == {"id": 'a "model_name":"sentiment.3" \\', "model_name": "sentiment", "model_version": "3", "outputs": [{"name": "x"}]}
+        assert answer.pop("id") == 'a "model_name":"sentiment.3" \\'
+        assert answer == {"model_name": "sentiment", "model_version": "3", "outputs": [{"name": "x"}]}
         assert response.headers["x-rml-model-version"] == "3"
         assert response.headers["content-type"] == "application/json"
         assert len(response.headers["x-rml-inference-id"]) == 36
@@ -99,7 +100,13 @@ def test_a_client_that_names_a_version_is_told_why_not(with_world, path: str) ->
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/v2/models/sentiment/infer", 405), ("POST", "/v2", 405), ("GET", "/", 404), ("GET", "/v2/models", 404), ("POST", "/v2/repository/index", 404)],
+    [
+        ("GET", "/v2/models/sentiment/infer", 405),
+        ("POST", "/v2", 405),
+        ("GET", "/", 404),
+        ("GET", "/v2/models", 404),
+        ("POST", "/v2/repository/index", 404),
+    ],
 )
 def test_other_routes_say_what_there_is(with_world, method: str, path: str, status: int) -> None:
     async def scenario(world) -> None:

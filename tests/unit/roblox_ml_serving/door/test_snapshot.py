@@ -25,11 +25,18 @@ documents = st.builds(
     st.dictionaries(
         st.sampled_from(["e1", "e2", "e3"]),
         st.builds(
-            lambda m, v, p: {"model": m, "version": v, "digest": digest(m, v), "previous": p}, st.sampled_from(NAMES), versions, st.none() | versions
+            lambda m, v, p: {"model": m, "version": v, "digest": digest(m, v), "previous": p},
+            st.sampled_from(NAMES), versions, st.none() | versions,
         ),
     ),
     st.dictionaries(st.sampled_from(["s1", "s2"]), ready_maps.map(lambda ready: {"http": "h:1", "grpc": "h:2", "ready": ready})),
 )
+
+
+def holders(document, key: str, wanted: str) -> set[str]:
+    """The servers that report `key` ready under the wanted digest (empty: any)."""
+    held = {server: entry["ready"].get(key) for server, entry in document["servers"].items()}
+    return {server for server, found in held.items() if found is not None and wanted in ("", found)}
 
 
 @given(history=st.lists(documents, min_size=1, max_size=5))
@@ -41,11 +48,10 @@ def test_the_laws_of_resolution(history) -> None:
         assert set(snapshot.endpoints) == set(document["endpoints"])
         for name, wished in document["endpoints"].items():
             entry = resolve(snapshot, name)
-            holders = lambda v, d: {s for s, x in document["servers"].items() if x["ready"].get(v) in ({d} if d else {x["ready"].get(v), None}) and v in x["ready"]}  # noqa: E731
-            desired = holders(f"{wished['model']}/{wished['version']}", wished["digest"])
+            desired = holders(document, f"{wished['model']}/{wished['version']}", wished["digest"])
             kept = before.serving.get(name)
-            kept_by = holders(kept.key, kept.digest) if kept else set()
-            previous_by = holders(f"{wished['model']}/{wished['previous']}", "") if wished["previous"] else set()
+            kept_by = holders(document, kept.key, kept.digest) if kept else set()
+            previous_by = holders(document, f"{wished['model']}/{wished['previous']}", "") if wished["previous"] else set()
             if isinstance(entry, Refusal):
                 assert entry.reason is Reason.NOT_READY
                 assert not desired and not kept_by and not previous_by
@@ -62,7 +68,8 @@ def test_the_laws_of_resolution(history) -> None:
 
 def make(version: int, ready: dict[str, str], previous: int | None = None, generation: int = 1):
     entry = {"model": "m", "version": version, "digest": f"d{version}", "previous": previous, "signature": {}}
-    return {"schema": 1, "generation": generation, "endpoints": {"e": entry}, "servers": {"s": {"http": "h:1", "grpc": "h:2", "ready": ready}}}
+    servers = {"s": {"http": "h:1", "grpc": "h:2", "ready": ready}}
+    return {"schema": 1, "generation": generation, "endpoints": {"e": entry}, "servers": servers}
 
 
 def test_the_target_carries_everything_a_request_needs() -> None:
@@ -96,17 +103,25 @@ def test_before_the_first_snapshot_nothing_is_unknown_yet() -> None:
 @pytest.mark.parametrize(
     "document",
     [
-        {}, {"schema": 2, "generation": 1, "endpoints": {}, "servers": {}}, {"schema": 1, "generation": "x", "endpoints": {}, "servers": {}},
-        {"schema": 1, "generation": 1, "endpoints": {"e": {}}, "servers": {}}, {"schema": 1, "generation": 1, "endpoints": {}, "servers": {"s": 3}},
-        {"schema": 1, "generation": 1, "endpoints": [], "servers": {}}, make(3, {}) | {"servers": {"s": {"http": "h", "grpc": "h", "ready": 3}}},
+        {},
+        {"schema": 2, "generation": 1, "endpoints": {}, "servers": {}},
+        {"schema": 1, "generation": "x", "endpoints": {}, "servers": {}},
+        {"schema": 1, "generation": 1, "endpoints": {"e": {}}, "servers": {}},
+        {"schema": 1, "generation": 1, "endpoints": {}, "servers": {"s": 3}},
+        {"schema": 1, "generation": 1, "endpoints": [], "servers": {}},
+        make(3, {}) | {"servers": {"s": {"http": "h", "grpc": "h", "ready": 3}}},
     ],
-)  # fmt: skip
+)
 def test_what_is_no_snapshot_is_refused_as_a_whole(document) -> None:
     with pytest.raises(SnapshotInvalid):
         build(document)
 
 
-@given(document=st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda inner: st.dictionaries(st.sampled_from(["schema", "generation", "endpoints", "servers", "e"]), inner, max_size=5), max_leaves=12))
+keys = st.sampled_from(["schema", "generation", "endpoints", "servers", "e"])
+leaves = st.none() | st.integers() | st.text(max_size=5)
+
+
+@given(document=st.recursive(leaves, lambda inner: st.dictionaries(keys, inner, max_size=5), max_leaves=12))
 def test_arbitrary_json_raises_only_one_error(document) -> None:
     try:
         built = build(document)
