@@ -203,3 +203,9 @@ def test_a_notebook_shows_identity_files_and_first_rows(folder: Path) -> None:
     assert frame._repr_html_().count("<td>") < 20
     broken = rml.datasets.add("broken", {"data.parquet": b"no parquet"})
     assert "no preview" in broken._repr_html_()
+
+
+def test_the_documented_vector() -> None:
+    digest = "c44dd461f8f2eedc6b4c2e152fdc868db42673260a3b3824f71ad0962c67b7a9"
+    assert rml.datasets.add("vector", {"a.csv": b"x,y\n1,2\n"}).digest == digest
+    assert digest in (Path(__file__).resolve().parents[3] / "docs" / "formats" / "dataset.md").read_text()
