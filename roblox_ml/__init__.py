@@ -29,12 +29,12 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "errors": (".errors", None),
     "gate": ("._graph.gates", "gate"),
     "gc": (".housekeeping", "gc"),
-    "get_run": (".runs", "get_run"),
+    "get_run": ("._runs", "get_run"),
     "models": (".models", None),
     "otherwise": ("._graph.conditions", "otherwise"),
     "pipeline": ("._graph.pipeline", "pipeline"),
     "register": ("._graph.system", "register"),
-    "runs": (".runs", "runs"),
+    "runs": ("._runs", "runs"),
     "slack": (".notify", "slack"),
     "step": ("._graph.step", "step"),
     "undeploy": (".deploy", "undeploy"),
@@ -82,8 +82,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'roblox_ml' has no attribute {name!r}{hint}") from None
     loaded = import_module(module, __name__)
     value = loaded if attribute is None else getattr(loaded, attribute)
-    # Written into the module, so the next access is an ordinary one, and so that `rml.runs` (a function) wins over the
-    # submodule `roblox_ml.runs`, which importing it has just put there under the same name.
+    # Written into the module, so the next access is an ordinary one, and so that `rml.deploy` (a function) wins over
+    # the submodule `roblox_ml.deploy`, which importing it has just put there under the same name.
     globals()[name] = value
     return value
 
@@ -100,7 +100,7 @@ if TYPE_CHECKING:
     from ._graph.pipeline import pipeline
     from ._graph.step import step
     from ._graph.system import dataset, register
+    from ._runs import get_run, runs
     from .deploy import deploy, undeploy
     from .housekeeping import gc
     from .notify import email, slack, webhook
-    from .runs import get_run, runs

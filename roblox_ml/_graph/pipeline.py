@@ -17,7 +17,7 @@ from .model import task_name
 if TYPE_CHECKING:
     from .._backends.kfp import RemoteRun
     from .._build import Built
-    from ..runs import Run
+    from .._runs import Run
     from .model import Graph
     from .where import Site
 

@@ -1,7 +1,7 @@
 """The local executor: runs a pipeline's IR on this machine, in parallel, process per step, with a record of it all.
 
 `LocalExecutor().run(built, arguments)` stores the bundles, writes the run's folder and starts an execution; what it
-returns is a `roblox_ml.runs.Run`, which reads the record. Why not `kfp.local`: docs/design/runtime.md.
+returns is a `Run` (`roblox_ml._runs`), which reads the record. Why not `kfp.local`: docs/design/runtime.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .record import RunFolder
 from .spec import ParameterDef, PipelineSpec, load
 
 if TYPE_CHECKING:
-    from ...runs import Run
+    from ..._runs import Run
 
 __all__ = ["Built", "LocalExecutor", "checked_arguments", "resume"]
 
@@ -67,7 +67,7 @@ class LocalExecutor:
 
         `cache=False` runs every step anew; `progress=False` shows nothing.
         """
-        from ...runs import Run
+        from ..._runs import Run
 
         spec = load(built.ir)
         given = checked_arguments(spec, arguments or {})

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ...runs import Run, Task
+    from ..._runs import Run, Task
 
 __all__ = ["as_html", "note_of", "watch"]
 
