@@ -80,7 +80,7 @@ class Triton:
         """Why a model (or the one it consists of) is not available, as Triton's index says it."""
         index = self._call(self._client.get_model_repository_index, client_timeout=CALL_TIMEOUT_S)
         reasons = {model.name: model.reason for model in index.models if model.reason and model.state != "READY"}
-        return reasons.get(name + BATCH_SUFFIX) or reasons.get(name, "")
+        return str(reasons.get(name + BATCH_SUFFIX) or reasons.get(name, ""))
 
     def digest(self, name: str) -> str:
         """The package digest in the configuration that is loaded (not the one on disk)."""

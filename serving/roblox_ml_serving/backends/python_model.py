@@ -5,13 +5,17 @@ instance with it. So this file only passes arrays to a worker over a socket and 
 flight then fails and says so.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import rml_frames
 from rml_backend import Model, ModelError
@@ -24,13 +28,13 @@ class WorkerDied(ModelError):
 
 
 class TritonPythonModel(Model):
-    def load(self, folder, package, signature):
+    def load(self, folder: Path, package: Mapping[str, Any], signature: Mapping[str, Any]) -> None:
         options = package.get("options", {})
         self.timeout = float(options.get("timeout_s", 60.0))
         self.worker = Worker(self.parameters["python"], folder / "model" / "code", options["entry"])
         self.worker.start()
 
-    def predict(self, batch):
+    def predict(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         if not self.worker.alive():
             self.worker.start()  # it died between requests: nobody has to know
         try:
@@ -43,22 +47,24 @@ class TritonPythonModel(Model):
                 print(f"restarting the worker failed: {error}", file=sys.stderr, flush=True)
             raise
 
-    def finalize(self):
+    def finalize(self) -> None:
         self.worker.stop()
 
 
 class Worker:
     """One worker process and the socket to it."""
 
-    def __init__(self, python, code, entry):
+    def __init__(self, python: str, code: Path, entry: str) -> None:
         self.command = [python, "-B", str(Path(__file__).with_name("rml_worker.py"))]
         self.code, self.entry = str(code), entry
-        self.process = self.stream = self.socket = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self.stream: Any = None
+        self.socket: Any = None
 
-    def alive(self):
+    def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def start(self):
+    def start(self) -> None:
         """Start a fresh process and wait until the model is imported."""
         self.stop()
         self.socket, theirs = socket.socketpair()
@@ -79,7 +85,7 @@ class Worker:
         if kind != "ready":
             raise RuntimeError(text)
 
-    def ask(self, batch, timeout):
+    def ask(self, batch: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         self.socket.settimeout(timeout)
         try:
             rml_frames.send(self.stream, "predict", batch)
@@ -90,7 +96,7 @@ class Worker:
             raise ModelError(text)
         return arrays
 
-    def receive(self):
+    def receive(self) -> tuple[str, dict[str, Any], str]:
         try:
             return rml_frames.receive(self.stream)
         except TimeoutError:
@@ -99,15 +105,16 @@ class Worker:
         except OSError:
             raise WorkerDied(f"the model's process {self.ending()} during this request; it was started again") from None
 
-    def ending(self):
+    def ending(self) -> str:
         """How the process ended, in words."""
+        assert self.process is not None
         try:
             status = self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             return "closed its connection"
         return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
 
-    def stop(self):
+    def stop(self) -> None:
         if self.process is not None:
             for closing in (self.stream, self.socket):
                 with contextlib.suppress(OSError):

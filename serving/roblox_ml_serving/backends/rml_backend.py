@@ -7,9 +7,13 @@ of rows. Rows of one request stay together and in order, whatever else is in the
 Runs in the stub's interpreter: numpy 1 and the standard library only.
 """
 
+from __future__ import annotations
+
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,6 +22,10 @@ NUMPY_OF = {
     "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
     "FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BYTES": np.object_,
 }  # fmt: skip
+
+
+Batch = Mapping[str, Any]  # arrays by tensor name
+Answer = Mapping[str, Any] | Exception
 
 
 class BadInput(ValueError):
@@ -36,17 +44,17 @@ class Model:
     """Base of every model file's `TritonPythonModel`: subclasses give `load` and `predict`."""
 
     #: The most rows one call of `predict` gets; None leaves rows together.
-    max_rows = None
+    max_rows: ClassVar[int | None] = None
 
-    def load(self, folder, package, signature):
+    def load(self, folder: Path, package: Mapping[str, Any], signature: Mapping[str, Any]) -> None:
         """Make the model ready from its package folder (called once)."""
         raise NotImplementedError
 
-    def predict(self, batch):
+    def predict(self, batch: Batch) -> Mapping[str, Any]:
         """`{input: array [rows, …]}` to `{output: array [rows, …]}`; BYTES inputs come as object arrays of str."""
         raise NotImplementedError
 
-    def initialize(self, args):
+    def initialize(self, args: Mapping[str, str]) -> None:
         check_numpy(np.__version__)
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / str(args["model_version"]) / "package"
@@ -57,14 +65,14 @@ class Model:
         self.text = [spec["name"] for spec in self.signature["inputs"] if spec["datatype"] == "BYTES"]
         self.load(folder, package, self.signature)
 
-    def execute(self, requests):
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
         import triton_python_backend_utils as pb
 
-        def read(request, name):
+        def read(request: Any, name: str) -> Any:
             tensor = pb.get_input_tensor_by_name(request, name)
             return None if tensor is None else tensor.as_numpy()
 
-        batches = []
+        batches: list[Answer] = []
         for request in requests:
             try:
                 batches.append(
@@ -82,26 +90,27 @@ class Model:
                 responses.append(pb.InferenceResponse(output_tensors=tensors))
         return responses
 
-    def answer(self, batches):
+    def answer(self, batches: Sequence[Answer]) -> list[Answer]:
         """One answer (or exception) per batch. A failing batch is retried alone, so that it fails nobody else's."""
         answers = list(batches)
-        good = [i for i, batch in enumerate(batches) if not isinstance(batch, Exception)]
-        for group in same_trailing_shape(batches, good):
+        good = {i: batch for i, batch in enumerate(batches) if not isinstance(batch, Exception)}
+        for group in same_trailing_shape(good):
+            results: Sequence[Answer]
             try:
-                results = self._together([batches[i] for i in group])
+                results = self._together([good[i] for i in group])
             except Exception as error:
-                results = [error] if len(group) == 1 else [self._alone(batches[i]) for i in group]
+                results = [error] if len(group) == 1 else [self._alone(good[i]) for i in group]
             for i, result in zip(group, results):  # noqa: B905 - same length by construction
                 answers[i] = result
         return answers
 
-    def _alone(self, batch):
+    def _alone(self, batch: Batch) -> Answer:
         try:
             return self._together([batch])[0]
         except Exception as error:
             return error
 
-    def _together(self, batches):
+    def _together(self, batches: Sequence[Batch]) -> list[Mapping[str, Any]]:
         counts = [len(next(iter(batch.values()))) for batch in batches]
         total = sum(counts)
         if total == 0:
@@ -119,7 +128,7 @@ class Model:
         return [{name: array[end - count : end] for name, array in whole.items()} for end, count in zip(ends, counts)]  # noqa: B905
 
 
-def check_numpy(version):
+def check_numpy(version: str) -> None:
     """Refuse numpy 2: with it every output tensor is empty while the request succeeds."""
     if int(version.split(".")[0]) >= 2:
         raise RuntimeError(
@@ -128,7 +137,7 @@ def check_numpy(version):
         )
 
 
-def rows_of(tensors):
+def rows_of(tensors: Batch) -> dict[str, Any]:
     """A request's tensors without the leading 1, checked for the same number of rows."""
     rows = {}
     for name, array in tensors.items():
@@ -143,16 +152,16 @@ def rows_of(tensors):
     return rows
 
 
-def same_trailing_shape(batches, indices):
+def same_trailing_shape(batches: Mapping[int, Batch]) -> list[list[int]]:
     """Group the batches whose tensors can be concatenated: all dimensions after the first are equal."""
-    groups = {}
-    for i in indices:
-        key = tuple((name, array.shape[1:]) for name, array in batches[i].items())
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for i, batch in batches.items():
+        key = tuple((name, array.shape[1:]) for name, array in batch.items())
         groups.setdefault(key, []).append(i)
     return list(groups.values())
 
 
-def checked(answer, outputs, rows):
+def checked(answer: Any, outputs: Sequence[Mapping[str, Any]], rows: int) -> dict[str, Any]:
     """The answer with every output present, of the signature's type, and with one row per input row."""
     if not isinstance(answer, dict):
         raise BadOutput(f"predict returned {type(answer).__name__}; a dict of arrays by output name is expected")
@@ -172,7 +181,7 @@ def checked(answer, outputs, rows):
     return result
 
 
-def as_bytes(array):
+def as_bytes(array: Any) -> Any:
     """Text as Triton wants it: an object array of bytes."""
     array = np.asarray(array)
     flat = np.empty(array.size, dtype=np.object_)
@@ -181,7 +190,7 @@ def as_bytes(array):
     return flat.reshape(array.shape)
 
 
-def as_text(array):
+def as_text(array: Any) -> Any:
     """BYTES as Python strings. Bytes that are not UTF-8 become U+FFFD: a damaged comment is still classified."""
     flat = np.empty(array.size, dtype=np.object_)
     for i, value in enumerate(array.reshape(-1)):
@@ -189,7 +198,7 @@ def as_text(array):
     return flat.reshape(array.shape)
 
 
-def empty(outputs):
+def empty(outputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The answer to zero rows."""
     return {
         spec["name"]: np.empty([0] + [max(0, size) for size in spec["shape"][1:]], dtype=NUMPY_OF[spec["datatype"]])
@@ -197,13 +206,13 @@ def empty(outputs):
     }
 
 
-def describe(error):
+def describe(error: Exception) -> str:
     """An exception as one line for the client."""
     if isinstance(error, (BadInput, BadOutput, ModelError)):
         return str(error)
     return f"{type(error).__name__}: {error}"
 
 
-def one_thread():
+def one_thread() -> int:
     """Threads per instance. More would fight with the other instances for the same cores."""
     return max(1, int(os.environ.get("OMP_NUM_THREADS", "1") or 1))

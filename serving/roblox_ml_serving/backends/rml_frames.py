@@ -7,9 +7,13 @@
 Used by both interpreters (the stub's with numpy 1, the model's own with whatever its lock says), so it stays this small.
 """
 
+from __future__ import annotations
+
 import io
 import json
 import struct
+from collections.abc import Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,7 +25,7 @@ class Closed(ConnectionError):
     """The other side is gone."""
 
 
-def send(stream, kind, arrays=None, text=""):
+def send(stream: BinaryIO, kind: str, arrays: Mapping[str, Any] | None = None, text: str = "") -> None:
     """Write one frame and flush it."""
     parts, bodies = [], []
     for name, array in (arrays or {}).items():
@@ -35,7 +39,7 @@ def send(stream, kind, arrays=None, text=""):
     stream.flush()
 
 
-def receive(stream):
+def receive(stream: BinaryIO) -> tuple[str, dict[str, Any], str]:
     """Read one frame: (kind, arrays by name, text). `Closed` at the end of the stream."""
     length = _LENGTH.unpack(exactly(stream, _LENGTH.size))[0]
     if length > MAX_HEADER:
@@ -48,13 +52,13 @@ def receive(stream):
     return header["kind"], arrays, header["text"]
 
 
-def pack(array):
+def pack(array: Any) -> bytes:
     sink = io.BytesIO()
     np.save(sink, np.ascontiguousarray(array), allow_pickle=False)
     return sink.getvalue()
 
 
-def pack_text(array):
+def pack_text(array: Any) -> bytes:
     encoded = [
         value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
         for value in array.reshape(-1).tolist()
@@ -63,7 +67,7 @@ def pack_text(array):
     return pack(lengths) + b"".join(encoded)
 
 
-def unpack_text(body):
+def unpack_text(body: bytes) -> Any:
     source = io.BytesIO(body)
     lengths = np.load(source, allow_pickle=False)
     flat = np.empty(lengths.size, dtype=np.object_)
@@ -72,7 +76,7 @@ def unpack_text(body):
     return flat.reshape(lengths.shape)
 
 
-def exactly(stream, size):
+def exactly(stream: BinaryIO, size: int) -> bytes:
     data = stream.read(size)
     if data is None or len(data) < size:
         raise Closed("the other side closed the connection")

@@ -1,10 +1,15 @@
 """An ONNX Runtime session on one thread."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import onnxruntime
 from rml_backend import one_thread
 
 
-def open_session(path):
+def open_session(path: Path) -> Any:
     """A CPU session of the file. Several instances side by side scale better than one with many threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = one_thread()

@@ -6,18 +6,22 @@ Answers one frame after the other until the stub closes the socket. The model's 
 model is an answer; only a dying process ends the worker.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 PR_SET_PDEATHSIG = 1
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> int:
     descriptor, code, entry = int(argv[1]), argv[2], argv[3]
     # A stub that is killed must not leave a model's process behind, even one that is computing.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -55,32 +59,33 @@ def main(argv):
             frames.send(stream, "answer", arrays)
 
 
-def load_frames(folder):
+def load_frames(folder: Path) -> Any:
     """The protocol's module, by path: the model's own imports must not see this folder."""
     import importlib.util
 
     spec = importlib.util.spec_from_file_location("rml_frames", folder / "rml_frames.py")
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def load_entry(code, entry):
+def load_entry(code: str, entry: str) -> Any:
     import importlib
 
     sys.path.insert(0, code)
     os.environ["PYTHONPATH"] = code  # processes that the model starts import the same code
     module, _, name = entry.partition(":")
-    found = importlib.import_module(module)
+    found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
     return found
 
 
-def last_line():
+def last_line() -> str:
     """The exception being handled, in one line."""
     kind, value, _ = sys.exc_info()
-    return f"{kind.__name__}: {value}"
+    return f"{getattr(kind, '__name__', kind)}: {value}"
 
 
 if __name__ == "__main__":

@@ -5,11 +5,15 @@ beyond those that skops trusts is loaded when the package lists it *and* it is a
 or SciPy, or when the operator of this server named it in `RML_TRUSTED_TYPES` (comma-separated, exact names).
 """
 
+from __future__ import annotations
+
 import os
 import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import skops.io
 from rml_backend import Model
 
 # Classes (CamelCase) of scikit-learn and plain data types; functions of these packages can run code and are not among them.
@@ -19,7 +23,9 @@ KNOWN = re.compile(
 
 
 class TritonPythonModel(Model):
-    def load(self, folder, package, signature):
+    def load(self, folder: Path, package: Mapping[str, Any], signature: Mapping[str, Any]) -> None:
+        import skops.io  # seconds, with all of scikit-learn behind it
+
         path = folder / "model" / "model.skops"
         found = list(skops.io.get_untrusted_types(file=path))
         refused = refused_types(found, package.get("options", {}).get("trusted", []))
@@ -38,7 +44,7 @@ class TritonPythonModel(Model):
                 f"{type(self.estimator).__name__} has no predict_proba: its signature must not promise scores"
             )
 
-    def predict(self, batch):
+    def predict(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         rows = batch[self.input]
         if "scores" not in self.outputs:
             return {self.outputs[0]: self.estimator.predict(rows)}
@@ -46,7 +52,7 @@ class TritonPythonModel(Model):
         return {"label": self.classes[scores.argmax(axis=1)], "scores": scores}
 
 
-def refused_types(found, listed):
+def refused_types(found: Sequence[str], listed: Sequence[str]) -> list[str]:
     """Of the types in a file that skops itself does not trust: those that this server does not trust either."""
     operator = {name.strip() for name in os.environ.get("RML_TRUSTED_TYPES", "").split(",") if name.strip()}
     return [name for name in found if name not in operator and not (name in listed and KNOWN.match(name))]

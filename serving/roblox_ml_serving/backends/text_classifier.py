@@ -4,6 +4,12 @@ Defined for any bytes: what is not UTF-8 is replaced by U+FFFD, the empty text i
 is longer than `max_length` tokens is cut at the end, as in training.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from rml_backend import Model, as_bytes
 from rml_onnx import open_session
@@ -13,7 +19,7 @@ ROWS_PER_CALL = 32  # beyond this a CPU gains nothing from a larger batch, and p
 
 
 class TritonPythonModel(Model):
-    def load(self, folder, package, signature):
+    def load(self, folder: Path, package: Mapping[str, Any], signature: Mapping[str, Any]) -> None:
         self.labels = as_bytes(np.array(package["labels"], dtype=np.object_))
         self.tokenizer = Tokenizer.from_file(str(folder / "model" / "tokenizer.json"))
         self.tokenizer.enable_truncation(max_length=int(package.get("options", {}).get("max_length", 128)))
@@ -24,22 +30,22 @@ class TritonPythonModel(Model):
         names = [node.name for node in self.session.get_outputs()]
         self.logits = "logits" if "logits" in names else names[0]
 
-    def predict(self, batch):
+    def predict(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         encoded = self.tokenizer.encode_batch(list(batch["TEXT"]))
         # Neighbours of similar length are padded little; the order is restored below.
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
-        scores = np.empty((len(encoded), len(self.labels)), dtype=np.float32)
+        scores: Any = np.empty((len(encoded), len(self.labels)), dtype=np.float32)
         for start in range(0, len(order), ROWS_PER_CALL):
             rows = order[start : start + ROWS_PER_CALL]
             scores[rows] = softmax(self.logits_of([encoded[i] for i in rows]))
         return {"label": self.labels[scores.argmax(axis=1)], "scores": scores}
 
-    def logits_of(self, rows):
+    def logits_of(self, rows: Sequence[Any]) -> Any:
         # A tokenizer without special tokens encodes "" to nothing; one attended pad keeps the mean defined.
         width = max(1, max(len(row.ids) for row in rows))
-        ids = np.full((len(rows), width), self.pad, dtype=np.int64)
-        mask = np.zeros((len(rows), width), dtype=np.int64)
-        types = np.zeros((len(rows), width), dtype=np.int64)
+        ids: Any = np.full((len(rows), width), self.pad, dtype=np.int64)
+        mask: Any = np.zeros((len(rows), width), dtype=np.int64)
+        types: Any = np.zeros((len(rows), width), dtype=np.int64)
         for i, row in enumerate(rows):
             ids[i, : len(row.ids)] = row.ids
             mask[i, : max(1, len(row.ids))] = 1
@@ -48,7 +54,7 @@ class TritonPythonModel(Model):
         return self.session.run([self.logits], {name: known[name] for name in self.fed})[0]
 
 
-def pad_id(tokenizer):
+def pad_id(tokenizer: Any) -> int:
     """The id that fills short rows: the tokenizer's own setting, else its pad token, else 0 (masked out anyway)."""
     if tokenizer.padding:
         return int(tokenizer.padding["pad_id"])
@@ -58,7 +64,7 @@ def pad_id(tokenizer):
     return 0
 
 
-def softmax(logits):
+def softmax(logits: Any) -> Any:
     """Row-wise, shifted by the maximum so that no exponent overflows; computed in float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)

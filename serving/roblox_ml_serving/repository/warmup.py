@@ -48,4 +48,4 @@ def raw_bytes(datatype: str, data: Any) -> bytes:
     import numpy as np
 
     array = np.asarray(data, dtype=DATATYPES[datatype])
-    return array.astype(array.dtype.newbyteorder("<")).tobytes()
+    return bytes(array.astype(array.dtype.newbyteorder("<")).tobytes())

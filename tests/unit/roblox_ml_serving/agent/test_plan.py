@@ -92,7 +92,9 @@ LIMITS = st.builds(Limits, st.integers(0, 150), st.floats(0, 20), st.integers(1,
 WORLDS = st.builds(
     Observed,
     st.floats(0, 100),
-    st.dictionaries(KEYS, st.builds(Resident, DIGESTS, MEMORY, st.booleans(), st.sampled_from(["", "broken"])), max_size=6),
+    st.dictionaries(
+        KEYS, st.builds(Resident, DIGESTS, MEMORY, st.booleans(), st.sampled_from(["", "broken"])), max_size=6
+    ),
     st.dictionaries(KEYS, st.builds(Failure, DIGESTS, st.integers(1, 6), st.floats(0, 100), st.just("no")), max_size=4),
     st.dictionaries(KEYS, st.floats(0, 100), max_size=4),
     st.dictionaries(KEYS, MEMORY, max_size=3),
@@ -113,7 +115,9 @@ def test_one_action_per_version_and_none_on_what_is_busy(wanted, world, limits) 
 def test_loads_stay_within_the_budget(wanted, world, limits) -> None:
     actions = plan(wanted, world, limits)
     need = {wish.key: wish.memory for wish in wanted}
-    held = sum(resident.memory for key, resident in world.residents.items() if key not in world.busy) + sum(world.busy.values())
+    held = sum(resident.memory for key, resident in world.residents.items() if key not in world.busy) + sum(
+        world.busy.values()
+    )
     loads = [action.key for action in actions if isinstance(action, Load)]
     if limits.memory and loads:
         assert held + sum(need[key] for key in loads) <= limits.memory
@@ -146,5 +150,7 @@ def test_acting_on_the_plan_ends_with_exactly_what_is_wanted(wanted, world) -> N
                     del residents[key]
         since = {key: since.get(key, world.now) for key in residents if key not in {wish.key for wish in wanted}}
         world = replace(world, residents=residents, unwanted_since=since, now=world.now + 100)
-    assert {key: resident.digest for key, resident in world.residents.items()} == {wish.key: wish.digest for wish in wanted}
+    assert {key: resident.digest for key, resident in world.residents.items()} == {
+        wish.key: wish.digest for wish in wanted
+    }
     assert plan(wanted, world, limits) == ()
