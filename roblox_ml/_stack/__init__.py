@@ -21,7 +21,7 @@ from ._parts import ORDER, describe, with_needs
 
 __all__ = ["ORDER", "address", "down", "ensure", "home", "log_path", "status"]
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0  # a first start makes databases, on a machine that may be busy
 
 log_path = _state.log_path
 

@@ -40,7 +40,7 @@ class Stack:
 
     def rml(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "roblox_ml.cli", *arguments]
-        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=180, check=False)
+        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=320, check=False)
 
     def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self.rml("status", "--json").stdout)
@@ -54,7 +54,7 @@ def stack(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Stack]:
     made.rml("down")
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := condition():
