@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, List
+from typing import Any, List  # noqa: UP035 - kfp reads this spelling only
 
 import pytest
 import yaml

@@ -70,7 +70,9 @@ def unknown_parameter(spec: dict[str, Any]) -> None:
 
 
 def other_type(spec: dict[str, Any]) -> None:
-    spec["components"]["comp-make"]["outputDefinitions"]["artifacts"]["Output"]["artifactType"]["schemaTitle"] = "system.Model"
+    spec["components"]["comp-make"]["outputDefinitions"]["artifacts"]["Output"]["artifactType"]["schemaTitle"] = (
+        "system.Model"
+    )
 
 
 def other_parameter_type(spec: dict[str, Any]) -> None:

@@ -16,7 +16,9 @@ class Prepared(NamedTuple):
     rows: int
 
 
-def good(data: rml.Dataset, epochs: int = 3, extra: rml.Metrics | None = None, names: list[str] | None = None) -> Prepared:
+def good(
+    data: rml.Dataset, epochs: int = 3, extra: rml.Metrics | None = None, names: list[str] | None = None
+) -> Prepared:
     return Prepared(data, epochs)
 
 
@@ -62,7 +64,7 @@ def no_return_type(x: int):  # type: ignore[no-untyped-def]
 def text_default(epochs: int = "3") -> None: ...  # type: ignore[assignment]
 
 
-def none_default(epochs: int = None) -> None: ...  # type: ignore[assignment]
+def none_default(epochs: int = None) -> None: ...  # type: ignore[assignment]  # noqa: RUF013
 
 
 def mutable(xs: list[int] = []) -> None: ...

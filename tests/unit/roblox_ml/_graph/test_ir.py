@@ -23,7 +23,9 @@ def load(path: str = "x") -> Pair:
     return Pair(rml.Dataset(path), 1)
 
 
-@rml.step(cpu=2, memory="4Gi", gpu=1, priority="high", spot=True, retries=2, timeout="1h", cache=False, labels={"a": "b"})
+@rml.step(
+    cpu=2, memory="4Gi", gpu=1, priority="high", spot=True, retries=2, timeout="1h", cache=False, labels={"a": "b"}
+)
 def train(data: rml.Dataset, epochs: int = 3) -> rml.Model:
     return rml.Model(data.path)
 
@@ -103,8 +105,10 @@ def test_code_goes_by_digest_into_the_arguments() -> None:
         "container": {
             "image": "img",
             "command": ["python3", "-c", "boot"],
-            "args": ["--sdk", "5" * 64, "--code", "1e" + "0" * 62, "--lock", "c" * 64, "--entry", "load:main"]
-            + ["--executor_input", "{{$}}"],
+            "args": [
+                *("--sdk", "5" * 64, "--code", "1e" + "0" * 62, "--lock", "c" * 64),
+                *("--entry", "load:main", "--executor_input", "{{$}}"),
+            ],
         }
     }
 
@@ -218,9 +222,8 @@ def test_a_fan_out_is_a_loop_and_fans_in() -> None:
 def test_branches_and_values_handed_down_through_them() -> None:
     def pipeline(limit: int = 3) -> None:
         pair = load()
-        with rml.when(pair.rows > limit):
-            with rml.when(pair.rows < 100):
-                train(pair.data, pair.rows)
+        with rml.when(pair.rows > limit), rml.when(pair.rows < 100):
+            train(pair.data, pair.rows)
         with rml.otherwise():
             load()
 
@@ -251,7 +254,7 @@ def test_branches_and_values_handed_down_through_them() -> None:
         (lambda n, x, s, b: s == "it's", "inputs.parameter_values['pipelinechannel--s'] == 'it\\'s'"),
         (lambda n, x, s, b: b == False, "inputs.parameter_values['pipelinechannel--b'] == false"),  # noqa: E712
         (lambda n, x, s, b: b, "inputs.parameter_values['pipelinechannel--b'] == true"),
-        (lambda n, x, s, b: 3 > n, "int(inputs.parameter_values['pipelinechannel--n']) < 3"),
+        (lambda n, x, s, b: n < 3, "int(inputs.parameter_values['pipelinechannel--n']) < 3"),
     ],
 )
 def test_conditions_in_cel(condition: Callable[..., Any], expected: str) -> None:
@@ -298,7 +301,9 @@ def test_a_false_default_is_a_default() -> None:
 
 def test_register_and_its_gate() -> None:
     def pipeline() -> None:
-        rml.register(train(load().data), name="my-model", gate=rml.gate(f1=0.75, loss=rml.at_most(0.3)), tags={"team": "x"})
+        rml.register(
+            train(load().data), name="my-model", gate=rml.gate(f1=0.75, loss=rml.at_most(0.3)), tags={"team": "x"}
+        )
 
     ir = ir_of(pipeline)
     task = ir["pipeline"]["root"]["dag"]["tasks"]["register"]
@@ -360,7 +365,9 @@ def test_bytes_read_back_and_are_the_same_again() -> None:
     assert load_ir(dump_ir(first)) == first
 
 
-@pytest.mark.parametrize("text", ["1e5", "12e45", "0x1f", "0o7", "n", "yes", "null", "~", "1_000", "2026-11-22", "", "a: b", "é\n"])
+@pytest.mark.parametrize(
+    "text", ["1e5", "12e45", "0x1f", "0o7", "n", "yes", "null", "~", "1_000", "2026-11-22", "", "a: b", "é\n"]
+)
 def test_text_stays_text_in_every_yaml(text: str) -> None:
     data = dump_ir({"pipeline": {"value": text, text: 1}, "platform": None}).decode()
     assert load_ir(data.encode())["pipeline"]["value"] == text

@@ -79,7 +79,8 @@ def test_each_mistake_is_one_finding_with_what_to_type(given: dict[str, Any], fi
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("memmory", "memory"), ("gpus", "gpu"), ("ram", "memory"), ("retry", "retries"), ("pip", "packages")]
+    ("name", "meant"),
+    [("memmory", "memory"), ("gpus", "gpu"), ("ram", "memory"), ("retry", "retries"), ("pip", "packages")],
 )
 def test_unknown_options_say_which_was_meant(name: str, meant: str) -> None:
     _, findings = read({name: 1}, "train", SITE)

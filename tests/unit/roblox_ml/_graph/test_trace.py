@@ -127,7 +127,11 @@ def test_two_steps_of_one_name_are_two_components() -> None:
         first()
 
     graph, _ = rml.pipeline(pipeline).trace()
-    assert [(t.name, t.component.name) for t in graph.tasks] == [("work", "work"), ("work-2", "work-2"), ("work-3", "work")]
+    assert [(t.name, t.component.name) for t in graph.tasks] == [
+        ("work", "work"),
+        ("work-2", "work-2"),
+        ("work-3", "work"),
+    ]
 
 
 def test_outside_a_pipeline_a_step_is_its_function() -> None:

@@ -25,7 +25,7 @@ class Comments(rml.Dataset):
     [
         (int, (INT, False)),
         (bool, (BOOL, False)),
-        (Optional[float], (FLOAT, True)),
+        (Optional[float], (FLOAT, True)),  # noqa: UP045
         (str | None, (TEXT, True)),
         (Literal["a", "b"], (TEXT, False)),
         (Annotated[int, "epochs"], (INT, False)),
