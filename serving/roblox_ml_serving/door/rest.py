@@ -40,6 +40,7 @@ _HEADER_LENGTH = b"inference-header-content-length"
 _TIMEOUT = TIMEOUT_HEADER.encode()
 _ID = inference_id.HEADER.encode()
 _VERSION = VERSION_HEADER.encode()
+_NOT_JSON = b"failed to parse the request JSON"
 _DOCUMENTS = {"": b"", "stats": b"/stats", "config": b"/config"}
 logger = logging.getLogger(__name__)
 
@@ -219,6 +220,8 @@ async def _exchange(
         raise Refused(Reason.BAD_UPSTREAM, f"endpoint {target.endpoint!r}: {error}") from error
     if response.status >= 400 and _lacks_model(response):
         raise Lost(_error_text(response))
+    if response.status == 500 and _NOT_JSON in response.body[:512]:
+        return response._replace(status=400)  # Triton calls a client's broken JSON its own internal error
     return response
 
 

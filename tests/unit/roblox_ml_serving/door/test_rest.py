@@ -70,6 +70,17 @@ def test_the_models_own_refusal_passes_unchanged(with_world) -> None:
     with_world(scenario)
 
 
+def test_a_body_that_is_no_json_is_the_clients_fault_whatever_number_the_server_gives_it(with_world) -> None:
+    async def scenario(world) -> None:
+        body = b'{"error":"failed to parse the request JSON buffer: Invalid value. at 0"}'
+        world.triton.answer = lambda request: (500, {}, body)
+        response = await world.infer()
+        assert (response.status_code, response.content) == (400, body)
+        assert "rml_door_errors_total{" not in (await world.client.get(f"{world.url}/metrics")).text
+
+    with_world(scenario)
+
+
 @pytest.mark.parametrize(
     ("name", "status", "words"),
     [

@@ -116,12 +116,16 @@ def test_a_response_keeps_its_version() -> None:
 
 
 values = st.recursive(
-    st.none() | st.integers() | st.text(max_size=9), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    st.none() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
     max_leaves=6,
 )  # fmt: skip
 
 
-@given(identity=st.none() | st.text(), rest=st.dictionaries(st.text(max_size=9), values, max_size=4), tail=st.binary(max_size=50), spaced=st.booleans())
+rests = st.dictionaries(st.text(max_size=9), values, max_size=4)
+
+
+@given(identity=st.none() | st.text(), rest=rests, tail=st.binary(max_size=50), spaced=st.booleans())
 def test_json_is_renamed_in_its_head_and_nowhere_else(identity, rest, tail: bytes, spaced: bool) -> None:
     def document(name: str) -> bytes:
         head = {} if identity is None else {"id": identity}
