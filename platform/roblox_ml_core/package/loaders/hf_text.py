@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def _torch(root: Path) -> Logits:
     # safetensors only and no remote code: a package from outside is data.
     model = AutoModelForSequenceClassification.from_pretrained(root / "model/hf", use_safetensors=True)
     model.eval()
-    takes = set(model.forward.__code__.co_varnames)
+    takes = set(inspect.signature(model.forward).parameters)
 
     def logits(tensors: Mapping[str, Any]) -> Any:
         with torch.inference_mode():
