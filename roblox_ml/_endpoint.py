@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from ._addresses import control, door_url, grpc_address
-from ._predict import Prediction, Tensor, encode, from_rest, to_rest
+from ._predict import InputError, Prediction, Tensor, encode, from_rest, to_rest
 from .errors import MissingExtra, NotFound, NotRunning, RemoteError
 
 __all__ = ["Endpoint", "GrpcEndpoint"]
@@ -36,7 +36,7 @@ class Endpoint:
         self.url = f"{self._door}/v2/models/{name}/infer"
         self.grpc = GrpcEndpoint(self)
         self._http: Any = None
-        self._inputs: tuple[str | None, list[dict[str, Any]]] | None = None
+        self._inputs: list[dict[str, Any]] | None = None
 
     @property
     def version(self) -> int | None:
@@ -53,7 +53,7 @@ class Endpoint:
             InputError: the values do not fit the model's inputs.
             NotFound, RemoteError, NotRunning: the door's own answer.
         """
-        body, head_length = to_rest(encode(inputs, self.inputs()))
+        body, head_length = to_rest(self._encode(inputs))
         headers = {
             "content-type": "application/octet-stream",
             "inference-header-content-length": str(head_length),
@@ -66,12 +66,12 @@ class Endpoint:
         return _prediction(tensors, dict(answer.headers))
 
     def inputs(self) -> list[dict[str, Any]]:
-        """What the model takes: name, datatype, shape of each input. Asked again when another version answers."""
+        """What the model takes: name, datatype, shape of each input. Asked once, and again when something no longer fits."""
         if self._inputs is None:
             answer = self._get("")
             self._raise_for(answer)
-            self._inputs = (answer.headers.get(_VERSION_HEADER), answer.json()["inputs"])
-        return self._inputs[1]
+            self._inputs = list(answer.json()["inputs"])
+        return self._inputs
 
     def promote(self, version: int, *, timeout: float = 120.0) -> Endpoint:
         """Answer with another version from now on: moves the alias the endpoint follows, or the endpoint's own pin."""
@@ -155,6 +155,16 @@ class Endpoint:
             say(f"  version {version} answers at {self.url} after {time.monotonic() - started:.1f} s")
         return self
 
+    def _encode(self, inputs: Any) -> list[Tensor]:
+        known = self._inputs is not None
+        try:
+            return encode(inputs, self.inputs())
+        except InputError:
+            if not known:
+                raise
+        self._inputs = None  # what was known may be an older version's
+        return encode(inputs, self.inputs())
+
     def _serving(self) -> tuple[str, int] | None:
         """(model, version) that the door answers with now."""
         answer = self._get("/ready")
@@ -212,7 +222,7 @@ class GrpcEndpoint:
             from tritonclient.grpc import service_pb2 as v2
         except ModuleNotFoundError as error:
             raise MissingExtra(f"gRPC needs {error.name!r}", fix='pip install "roblox-ml[serving]"') from error
-        tensors = encode(inputs, self._owner.inputs())
+        tensors = self._owner._encode(inputs)
         request = v2.ModelInferRequest(
             model_name=self._owner.name,
             inputs=[v2.ModelInferRequest.InferInputTensor(name=t.name, datatype=t.datatype, shape=t.shape) for t in tensors],
