@@ -53,6 +53,7 @@ class Agent:
             client(), agent.server, triton.http_address, triton.grpc_address, agent.heartbeat_s, self._states
         )
         self._digests: dict[Key, str] = {}
+        self._swept = False
 
     def run(self) -> None:
         """Until `stop`. What Triton serves then stays as it is."""
@@ -81,6 +82,11 @@ class Agent:
             if self.ledger.down():
                 log(logger, logging.WARNING, "Triton does not answer", reason=error.message)
             return
+        if not self._swept and self._wishes.confirmed and not observed.busy:
+            self._swept = True
+            names = {triton_name(*key) for key in {*wishes, *observed.residents}}
+            resident = {resident.digest for resident in observed.residents.values()}
+            self._worker.sweep(names, resident | self._digests_in_use())
         actions = plan(wanted, observed, self._limits)
         for refusal in self.ledger.refuse([action for action in actions if isinstance(action, Refuse)]):
             log(logger, logging.ERROR, "refused", model=str(refusal.key), reason=refusal.reason)
@@ -150,6 +156,11 @@ class Agent:
 
     def _something_changed(self) -> None:
         self._reporter.changed()
+
+
+def is_loaded(path: str) -> bool:
+    """Whether an instance reads this file into memory. Triton serves the graph, not the checkpoint it was made from."""
+    return path.startswith("model/") and not path.startswith("model/hf/")
 
 
 def cores() -> int:

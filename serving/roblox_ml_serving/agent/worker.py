@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from roblox_ml_core.errors import IntegrityError, PackageError, RmlError, Unavailable
@@ -17,6 +17,7 @@ from roblox_ml_core.storage import BlobStore
 from roblox_ml_core.telemetry import log
 
 from ..repository import Options, materialise, materialised, remove
+from ..repository.config import BATCH_SUFFIX
 from . import environments, metrics, processes
 from .known_answer import check
 from .ledger import Ledger
@@ -120,6 +121,16 @@ class Worker:
             shutil.rmtree(self.packages / found.digest, ignore_errors=True)
         metrics.UNLOADS.inc()
         log(logger, logging.INFO, "unloaded", model=str(key), reason=reason)
+
+    def sweep(self, loaded: Collection[str], digests: Collection[str]) -> None:
+        """Remove what a killed predecessor left on the disk: half-written folders, versions that nobody wants or has loaded."""
+        for folder in self.repository.glob("*"):
+            # A public folder belongs to its version, a batch folder to the public one; drafts begin with a dot.
+            if folder.name.removesuffix(BATCH_SUFFIX) not in loaded:
+                shutil.rmtree(folder, ignore_errors=True)
+        for folder in self.packages.glob("*"):
+            if folder.name not in digests:
+                shutil.rmtree(folder, ignore_errors=True)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

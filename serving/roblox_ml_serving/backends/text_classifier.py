@@ -20,12 +20,19 @@ ROWS_PER_CALL = 32  # beyond this a CPU gains nothing from a larger batch, and p
 
 class TritonPythonModel(Model):
     def load(self, folder: Path, package: Mapping[str, Any], signature: Mapping[str, Any]) -> None:
+        if not package.get("labels"):
+            raise ValueError("package.json names no labels")
         self.labels = as_bytes(np.array(package["labels"], dtype=np.object_))
         self.tokenizer = Tokenizer.from_file(str(folder / "model" / "tokenizer.json"))
         self.tokenizer.enable_truncation(max_length=int(package.get("options", {}).get("max_length", 128)))
         self.pad = pad_id(self.tokenizer)
         self.tokenizer.no_padding()
-        self.session = open_session(folder / "model" / "model.onnx")
+        graph = folder / "model" / "model.onnx"
+        if not graph.is_file():
+            raise FileNotFoundError(
+                "the package has no model/model.onnx: package it with rml.Model.from_transformers, which exports one"
+            )
+        self.session = open_session(graph)
         self.fed = [node.name for node in self.session.get_inputs()]
         names = [node.name for node in self.session.get_outputs()]
         self.logits = "logits" if "logits" in names else names[0]

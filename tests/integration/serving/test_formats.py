@@ -26,7 +26,7 @@ def deployed(serving, build, tmp_path_factory) -> Any:
     liar = build["text"](folder / "liar", expected=lambda scores: scores[:, ::-1])
     for name, package in [*((name, build[name](folder / name)) for name in MODELS), ("liar", liar)]:
         serving.deploy(name, serving.publish(package, name))
-    serving.wait_ready(*(f"{name}/1" for name in MODELS), timeout=120)
+    serving.wait_ready(*(f"{name}/1" for name in MODELS), timeout=240)
     serving.packages = folder
     return serving
 
