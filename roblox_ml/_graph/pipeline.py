@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline", "pipeline"]
 
 # Names that run() and submit() use themselves.
-_RESERVED = ("experiment", "host", "run_name", "wait")
+_RESERVED = ("cache", "experiment", "host", "progress", "run_name", "wait")
 _NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?$")
 _OPTIONS = ("name", "schedule", "notify")
 # Pipelines alive in this process, by name: two with one name would overwrite each other in a cluster.
@@ -36,6 +36,7 @@ class Pipeline:
 
     def __init__(self, function: Callable[..., Any], asked: Mapping[str, Any], site: Site) -> None:
         functools.update_wrapper(self, function)
+        self.__name__: str = function.__name__
         self.function = function
         self.asked = dict(asked)
         self.site = site
@@ -94,15 +95,16 @@ class Pipeline:
 
         return prepare(self, arguments)
 
-    def run(self, *, wait: bool = True, **parameters: Any) -> Run:
+    def run(self, *, wait: bool = True, cache: bool = True, progress: bool = True, **parameters: Any) -> Run:
         """Run here, tasks in parallel. Blocks with a live table; `wait=False` returns at once.
 
-        Raises PipelineError before anything starts, RunFailed (with the run) when a task fails.
+        `cache=False` runs every step anew, `progress=False` shows nothing. Raises PipelineError before anything starts,
+        RunFailed (with the run) when a task fails.
         """
         from .._backends.local import LocalExecutor
 
         built = self.build(parameters)
-        run: Run = LocalExecutor().run(built, built.arguments, wait=wait)
+        run: Run = LocalExecutor().run(built, built.arguments, wait=wait, cache=cache, progress=progress)
         return run
 
     def compile(self, path: str | Path) -> Path:
@@ -222,8 +224,9 @@ class Pipeline:
 
         findings: list[Finding] = []
         other = self._shares_name_with
-        # Running a cell again replaces a pipeline by itself; only another function is a clash.
-        if other is not None and _identity(other.function) != _identity(self.function):
+        # Running a cell again replaces a pipeline by itself, and other modules have pipelines of their own to name; two
+        # functions of one module (or notebook) under one name are a slip.
+        if other is not None and other.__module__ == self.__module__ and other.__name__ != self.__name__:
             findings.append(
                 Finding(
                     "duplicate-pipeline",
@@ -247,10 +250,6 @@ class Pipeline:
             if name in _RESERVED
         )
         return findings
-
-
-def _identity(function: Any) -> tuple[str, str]:
-    return (getattr(function, "__module__", ""), getattr(function, "__qualname__", ""))
 
 
 @overload
