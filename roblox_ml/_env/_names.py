@@ -17,7 +17,8 @@ COMPANIONS: Mapping[str, tuple[str, ...]] = {
     "pandas": ("pyarrow",),
     "polars": ("pyarrow",),
     "sklearn": ("skops",),
-    "torch": ("numpy",),
+    # torch.onnx.export finds these by name
+    "torch": ("numpy", "onnx", "onnxruntime", "onnxscript"),
     # a text classifier is registered as ONNX beside its own weights
     "transformers": ("accelerate", "onnx", "onnxruntime", "onnxscript", "torch"),
 }
