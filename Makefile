@@ -14,8 +14,8 @@ setup: ## make .venv and the Triton environment from the hash-pinned locks (seco
 	@$(PYTHON) scripts/setup_env.py
 	@$(PY) scripts/setup_triton.py
 
-demo: setup ## the main job on real data: notebook -> pipeline -> registry -> Triton -> answers
-	@$(PY) scripts/demo.py
+demo: setup ## the main job on real data: notebook -> pipeline -> registry -> Triton -> answers (ARGS=--keep leaves the stack running)
+	@$(PY) scripts/demo.py $(ARGS)
 
 test: setup ## everything this machine can test, real servers included; ends with what was skipped and why
 	@$(PY) -m pytest

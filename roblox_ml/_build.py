@@ -107,10 +107,11 @@ def _capture_steps(graph: Graph) -> _Parts:
 def _capture_step(name: str, component: Component, sdk: Bundle, parts: _Parts) -> None:
     from ._capture import build_bundle, capture
     from ._env import lock_for
+    from ._packaging._needs import implied_imports
 
     try:
         found = capture(component.function)
-        lock = lock_for(found.imports, component.options.packages)
+        lock = lock_for(found.imports | implied_imports(found.files), component.options.packages)
     except PipelineError as error:
         at = of_function(component.function)
         # A lock knows packages, not places: its findings are told at the step they concern.

@@ -207,8 +207,16 @@ def _tokenizer_file(tokenizer: Any, texts: Sequence[str], file: Path, max_length
 
 def _checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
     """save_pretrained for both, without the traces of where the files once lay."""
-    model.save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder, safe_serialization=True)
+        tokenizer.save_pretrained(folder)
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     for name in ("config.json", "tokenizer_config.json"):
         file = folder / name
         if file.is_file():

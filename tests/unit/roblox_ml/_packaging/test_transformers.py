@@ -186,6 +186,6 @@ def test_a_graph_that_answers_differently_is_refused(model: Any, tokenizer: Any,
 
     model.eval()
     shifted = lambda rows: model(**{n: torch.from_numpy(a) for n, a in rows.items()}).logits.detach().numpy() + 1e-3  # noqa: E731
-    with pytest.raises(PackageError, match="off by 0.001"):
+    with pytest.raises(PackageError, match=r"off by 0\.001"):
         _export.agree(model, shifted, encode, TEXTS, 1e-4)
     model.train()
