@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from roblox_ml._env import LockError, _locks, lock_for
+from roblox_ml._env import LockError, _index, _locks, lock_for
 from roblox_ml._env._installed import Distribution, Installed
-from roblox_ml._runtime import environments
+from roblox_ml._runtime import environments, indexes
 
 
 @pytest.fixture
@@ -108,3 +109,28 @@ def test_this_interpreter_s_own_packages_can_be_locked_and_built(tmp_path: Path)
         subprocess.run([python, "-c", program], capture_output=True, text=True).stdout.strip()
         == older.pins["iniconfig"]
     )
+
+
+def test_a_cpu_build_comes_from_its_own_index_when_no_folder_has_it(wheels, here, tmp_path: Path, monkeypatch) -> None:
+    """PyTorch's CPU index is played by a folder; the machine's own index does not have the build."""
+    build = wheels("tiny-torch", "1.0+cpu")
+    simple = tmp_path / "cpu-index"
+    for index in (simple / "tiny-torch", tmp_path / "own-index" / "tiny-torch"):
+        index.mkdir(parents=True)
+        (index / "index.html").write_text("")
+    build.rename(simple / "tiny-torch" / build.name)
+    digest = hashlib.sha256((simple / "tiny-torch" / build.name).read_bytes()).hexdigest()
+    link = f'<a href="{build.name.replace("+", "%2B")}#sha256={digest}">{build.name}</a>'
+    (simple / "tiny-torch" / "index.html").write_text(link)
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "own-index").as_uri())
+    here(dist("tiny-torch", "1.0+cpu"))
+    monkeypatch.setattr(_index, "TORCH_CPU_INDEX", (tmp_path / "own-index").as_uri())
+    with pytest.raises(LockError, match=r"1\.0\+cpu"):
+        lock_for(frozenset({"tiny_torch"}))
+    for module in (_index, indexes):
+        monkeypatch.setattr(module, "TORCH_CPU_INDEX", simple.as_uri())
+    lock = lock_for(frozenset({"tiny_torch"}))
+    python = environments.ensure(lock.text, lock.digest)
+    program = "import tiny_torch; print(tiny_torch.version)"
+    assert subprocess.run([python, "-c", program], capture_output=True, text=True).stdout.strip() == "1.0+cpu"
