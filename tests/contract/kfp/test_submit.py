@@ -238,3 +238,19 @@ def test_a_store_that_cannot_be_written_stops_it_first(
     with pytest.raises(SubmitError, match="could not be stored"):
         submit(built(a=1), host=server.url)
     assert server.state.uploads == []
+
+
+def test_specs_that_kfp_wrote_are_judged_as_its_server_did(recording: Any) -> None:
+    """The recorded uploads: the sound one passes our check, the one that failed at run creation does not."""
+    from roblox_ml._graph.check import check_ir
+
+    def uploaded(name: str) -> bytes:
+        for exchange in recording.exchanges():
+            if f"/pipelines/upload?name={name}" in exchange["path"]:
+                body = exchange["request"].encode().partition(b"\r\n\r\n")[2]
+                return body[: body.rindex(b"\r\n--")]
+        raise LookupError(name)
+
+    assert check_ir(load_ir(uploaded("adder"))) == []
+    assert any("comp-add" in problem for problem in check_ir(load_ir(uploaded("bad"))))
+    assert check_ir(load_ir(uploaded("bad2"))) != []

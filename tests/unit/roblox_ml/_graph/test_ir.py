@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -385,3 +386,19 @@ def test_parameters_are_judged_as_the_server_would() -> None:
     assert "zz" in check_parameters(ir, {"a": 1, "zz": 2})[0]
     assert "NUMBER_INTEGER" in check_parameters(ir, {"a": "text"})[0]
     assert "NUMBER_INTEGER" in check_parameters(ir, {"a": True})[0]
+
+
+def test_the_vector_in_the_format_page_is_what_we_write() -> None:
+    @rml.step
+    def add(x: int, y: int = 1) -> int:
+        return x + y
+
+    def two(n: int) -> None:
+        add(add(n), y=5)
+
+    graph, findings = rml.pipeline(two).trace()
+    assert findings == []
+    code = {"add": CodeRef("a" * 64, "b" * 64, "c" * 64, "step:add")}
+    page = (Path(__file__).parents[4] / "docs" / "formats" / "pipeline-ir.md").read_text("utf-8")
+    vector = page.partition("## Test vector")[2].partition("```yaml\n")[2].partition("```")[0]
+    assert dump_ir(to_ir(graph, code, image="image", bootstrap="boot")).decode() == vector

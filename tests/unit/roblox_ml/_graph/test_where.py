@@ -20,8 +20,7 @@ def test_here_is_the_users_line() -> None:
 
 
 def test_a_caret_counts_characters_not_bytes() -> None:
-    text = "ä€"
-    site = here()  # noqa: E702, F841
+    _, site = ("ä€", here())
     source, caret = (site.source() or "").splitlines()
     assert source[caret.index("^") :].startswith("here()")
 
