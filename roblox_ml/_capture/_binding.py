@@ -165,3 +165,84 @@ def fragile(nodes: Iterable[ast.AST]) -> dict[str, str]:
 
 def callee(decorator: ast.expr) -> ast.expr:
     return decorator.func if isinstance(decorator, ast.Call) else decorator
+
+
+_SCALAR_CALLS = frozenset(
+    {"abs", "bool", "bytes", "chr", "complex", "float", "format", "hash", "hex", "int", "isinstance", "len", "ord"}
+    | {"repr", "round", "str", "type"}
+)
+
+
+def aliases(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
+    """(bound, read) pairs where the bound name may hold the read name's object, or a part of it, afterwards."""
+    for node in nodes:
+        if isinstance(node, (*FunctionNode, ast.ClassDef)):  # default values, class attributes, what a decorator keeps
+            yield from ((node.name, name) for name in _kept(node) if name != node.name)
+            continue
+        targets: list[ast.expr] = []
+        value: ast.expr | None = None
+        if isinstance(node, ast.Assign):
+            targets, value = node.targets, node.value
+        elif isinstance(node, ast.AnnAssign | ast.AugAssign | ast.NamedExpr):
+            targets, value = [node.target], node.value
+        elif isinstance(node, ast.For):
+            targets, value = [node.target], node.iter
+        elif isinstance(node, ast.withitem) and node.optional_vars is not None:
+            targets, value = [node.optional_vars], node.context_expr
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):  # table.append(row)
+            targets, value = [node.func], node
+        held = set(_held(value)) if value is not None else set()
+        names = {inner.id for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name)}
+        yield from ((bound_name, name) for bound_name in names for name in held if name != bound_name)
+
+
+def through_aliases(changed: set[str], pairs: Iterable[tuple[str, str]]) -> set[str]:
+    """`changed`, and what its names may stand for inside the same statement (`for row in table: row.append(0)`)."""
+    pairs = list(pairs)
+    result = set(changed)
+    while extra := {read for bound_name, read in pairs if bound_name in result} - result:
+        result |= extra
+    return result
+
+
+def augmented(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Names changed by `+=` and its like: for a list, that changes the object itself."""
+    for node in nodes:
+        if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id
+
+
+def _kept(node: ast.stmt) -> set[str]:
+    hidden = {
+        id(n)
+        for f in immediate_nodes(node)
+        if isinstance(f, FunctionNode)
+        for a in annotations_of(f)
+        for n in ast.walk(a)
+    }
+    return {
+        n.id
+        for n in immediate_nodes(node)
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and id(n) not in hidden
+    }
+
+
+def _held(node: ast.expr) -> Iterator[str]:
+    """Names whose objects may live on inside the value of `node`."""
+    if isinstance(node, ast.Name):
+        yield node.id
+    elif not _is_scalar(node):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.expr):
+                yield from _held(child)
+            elif isinstance(child, ast.keyword):
+                yield from _held(child.value)
+            elif isinstance(child, ast.comprehension):
+                yield from _held(child.iter)
+
+
+def _is_scalar(node: ast.expr) -> bool:
+    """Whether the value can share no object with what it was computed from."""
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id in _SCALAR_CALLS
+    return isinstance(node, ast.Constant | ast.JoinedStr | ast.Compare | ast.Lambda)

@@ -85,7 +85,10 @@ def _entry(index: Index, function: FunctionType, source: Source) -> int | Findin
         if source.is_file:
             first = placed.statement.node
             lines = {placed.statement.lines[0], getattr(first, "lineno", 0), *_decorator_lines(first)}
-            same = code.co_firstlineno in lines or (len(candidates) == 1 and source.namespace is None)
+            # The step decorators are no longer in the statement, but the code's first line is theirs: its last line tells.
+            last = max(line for _, _, line in code.co_lines() if line is not None)
+            within = placed.statement.lines[0] <= last <= placed.statement.lines[-1]
+            same = code.co_firstlineno in lines or within or (len(candidates) == 1 and source.namespace is None)
         else:
             same = _live.same_code(placed.statement, code, placed.future) == "same"
         if same:
@@ -124,12 +127,13 @@ def _slice(index: Index, source: Source, name: str, entry: int) -> Slice:
     hiding = [p for p in slicer.chosen if p > entry and own.node.name in index.placed[p].statement.binds]  # type: ignore[attr-defined]
     if hiding:
         findings.append(_hidden(index, name, min(hiding)))
+    order = ordered(index, slicer.chosen, slicer.reads_at, slicer.writes, slicer.effects, entry)
+    slicer.judge.compare(order, slicer.writes, slicer.wanted_now())
     findings += _secrets(index, slicer)
     modules = collect(_refs(index, slicer), source.path)
     findings += modules.findings + _secrets_in_files(modules)
     if findings:
         raise CaptureError(sorted(findings, key=lambda finding: _order(index, finding)))
-    order = ordered(index, slicer.chosen, slicer.reads_at, slicer.writes, slicer.effects, entry)
     text, lines = render(index, order, slicer.chosen)
     files = {f"{STEP_MODULE}.py": text, **modules.files}
     return Slice(
@@ -158,12 +162,17 @@ def _secrets(index: Index, slicer: Slicer) -> list[Finding]:
     found: list[Finding] = []
     for position in sorted(slicer.chosen):
         placed = index.placed[position]
-        for words, node in secrets_in(placed.statement.node):
+        hits = list(secrets_in(placed.statement.node))
+        lines = placed.cell.text.splitlines()
+        for _, node in hits:  # an excerpt must not show the neighbour's secret either
+            start, end = _findings.columns(placed.cell, node)
+            row = getattr(node, "lineno", placed.statement.lines[0]) - 1
+            lines[row] = lines[row][:start] + "*" * (end - start) + lines[row][end:]
+        for words, node in hits:
             line = getattr(node, "lineno", placed.statement.lines[0])
-            text = placed.cell.shown_line(line)
-            literal = placed.cell.text.splitlines()[line - 1][node.col_offset :]  # type: ignore[attr-defined]
-            masked = text.replace(literal, '"..."') if literal else text
-            found.append(_secret(words, placed.cell.where(line), masked))
+            start, end = _findings.columns(placed.cell, node)
+            excerpt = f"{lines[line - 1][:200]}\n{' ' * start}{'^' * (end - start)}"
+            found.append(_secret(words, placed.cell.where(line), excerpt))
     return found
 
 

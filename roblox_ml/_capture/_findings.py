@@ -44,11 +44,17 @@ def excerpt(cell: Cell, line: int, column: int = 0, width: int = 1) -> str:
 def at_node(cell: Cell, lines: tuple[int, ...], node: ast.AST) -> tuple[str, str]:
     """`where` and `source` of a node whose position counts in its statement's text or in the cell."""
     line = getattr(node, "lineno", lines[0])
-    column = getattr(node, "col_offset", 0)
-    last = getattr(node, "end_lineno", line)
-    end = getattr(node, "end_col_offset", column + 1)
-    width = end - column if last == line else 1_000
-    return cell.where(line), excerpt(cell, line, column, width)
+    column, end = columns(cell, node)
+    return cell.where(line), excerpt(cell, line, column, end - column)
+
+
+def columns(cell: Cell, node: ast.AST) -> tuple[int, int]:
+    """First and last column of `node` on its first line, in characters (the parser counts UTF-8 bytes)."""
+    line = getattr(node, "lineno", 1)
+    text = cell.text.splitlines()[line - 1].encode() if line <= cell.text.count("\n") + 1 else b""
+    start = getattr(node, "col_offset", 0)
+    end = getattr(node, "end_col_offset", start + 1) if getattr(node, "end_lineno", line) == line else len(text)
+    return len(text[:start].decode(errors="replace")), len(text[:end].decode(errors="replace"))
 
 
 def find_name(tree: ast.AST, name: str) -> ast.AST:

@@ -50,6 +50,7 @@ class Index:
         self._binders: dict[str, list[int]] = defaultdict(list)
         self._mutators: dict[str, list[int]] = defaultdict(list)
         self._later_mutators: dict[str, set[str]] = defaultdict(set)
+        self._aliases: list[tuple[int, str, str]] = []
         future: frozenset[str] = frozenset()
         for cell in cells:
             statements = parse(cell.text, package)
@@ -75,6 +76,12 @@ class Index:
         for name in statement.mutates | statement.registers:
             if name not in statement.binds:
                 self._mutators[name].append(position)
+        for name in statement.augments - statement.mutates:
+            self._mutators[name].append(position)
+        for bound, read in statement.aliases:
+            receiver = bound not in statement.binds
+            if not self._is_constant(read, position) and not (receiver and self._is_constant(bound, position)):
+                self._aliases.append((position, bound, read))
         for name in statement.mutates_later | statement.assigned_later:
             for function in statement.binds:
                 self._later_mutators[function].add(name)
@@ -92,7 +99,7 @@ class Index:
         earlier = self.placed[position]
         if earlier.statement.text != statement.text or earlier.future != future:
             return False
-        for name in statement.now:
+        for name in statement.now | statement.maybe:
             binders = self._binders.get(name, [])
             if (binders and binders[-1] >= position) or any(p > position for p in self._mutators.get(name, [])):
                 return False
@@ -132,13 +139,51 @@ class Index:
         return self._binders.get(name, [])
 
     def mutators(self, name: str, after: int, before: int) -> list[int]:
-        """Positions between two points that change the object `name` stands for, itself unchanged as a name."""
-        module = self.alias(name, before) is not None
-        return [
-            position
-            for position in self._mutators.get(name, [])
-            if after < position < before and (not module or name in self.placed[position].statement.stores)
-        ]
+        """Positions between two points that change the object `name` stands for, under this name or another."""
+        found = self._mutators_of(name, after, before, before, set())
+        if self.alias(name, before) is not None:
+            return sorted(p for p in found if name in self.placed[p].statement.stores)
+        return sorted(found)
+
+    def _mutators_of(self, name: str, after: int, end: int, before: int, seen: set[tuple[str, int]]) -> set[int]:
+        """Changes of the object bound to `name` at `after`, made under that name until `end`, under others until `before`."""
+        if (name, after) in seen:
+            return set()
+        seen.add((name, after))
+        found = {position for position in self._mutators.get(name, []) if after < position < end}
+        for position, bound, read in self._aliases:
+            if position >= end or position < after:
+                continue
+            if read == name and position > after:
+                other, start = bound, position
+            elif bound == name:
+                other, start = read, self._bound_at(read, position)
+            else:
+                continue
+            stop = min(before, self._bound_at(other, position, following=True))
+            found |= {p for p in self._mutators_of(other, start, stop, before, seen) if p > position}
+        return found
+
+    def _bound_at(self, name: str, position: int, *, following: bool = False) -> int:
+        """Where `name` was bound last before `position`, or is bound next after it."""
+        positions = [p for p in self._binders.get(name, []) if name not in self.placed[p].statement.augments]
+        if following:
+            return next((p for p in positions if p > position), END)
+        return next((p for p in reversed(positions) if p < position), -1)
+
+    def _is_constant(self, name: str, before: int) -> bool:
+        """Whether `name` stands for something no alias can change: an import, a definition, a number, a string."""
+        positions = self._binders.get(name, [])
+        chosen = bisect_left(positions, before)
+        if not chosen:
+            return name not in self._binders
+        statement = self.placed[positions[chosen - 1]].statement
+        if statement.alias is not None or (statement.kind in ("functiondef", "classdef") and not statement.aliases):
+            return True
+        value = getattr(statement.node, "value", None)
+        return statement.kind in ("assign", "annassign") and isinstance(
+            value, ast.Constant | ast.JoinedStr | ast.Lambda
+        )
 
     def assigned_by_functions(self, name: str) -> list[int]:
         """Positions of functions that assign `name` through `global`."""

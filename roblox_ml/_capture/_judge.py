@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from roblox_ml._capture import _findings, _live
 from roblox_ml._capture._index import END, Index, Placed, is_main_guard
 from roblox_ml._capture._policy import Names, Offence, statement_offence
+from roblox_ml._capture._rebuild import differences, rebuild, verify_literal
 from roblox_ml._capture._statements import Statement
 from roblox_ml._capture._tables import BUILTIN_NAMES
 from roblox_ml._capture._types import Cell, Source
@@ -104,23 +105,42 @@ class Judge:
         value = namespace[name]
         verdict = _live.verify(statement, name, value, placed.future)
         if statement.kind in ("assign", "annassign"):
+            own = [p for p in changes if name in self.index.placed[p].statement.mutates]
+            chain = [statement, *(self.index.placed[p].statement for p in own)]
+            if verify_literal(chain, name, value) == "same":
+                return own, True  # what was done under other names left no trace
             good = [p for p in changes if self.offence(self.index.placed[p], p) is None]
             chain = [statement, *(self.index.placed[p].statement for p in good)]
-            verdict = _live.verify_literal(chain, name, value)
+            verdict = verify_literal(chain, name, value)
             if verdict == "same":
                 return good, True  # what the others did left no trace
             if len(good) < len(changes):
                 return changes, True  # they are refused by name
             call = getattr(statement.node, "value", None)
-            if verdict == "unknown" and not changes and isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+            if verdict == "unknown" and isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
                 node = self.names_at(position).class_of(call.func.id)
-                verdict = _live.verify_record(statement, node, value)
+                verdict = _live.verify_record(statement, chain[1:], node, value)
         if verdict == "different" and not self._file_function(statement):
             earlier = [self._where(p) for p in self.index.all_binders(name) if p < position]
             others = f" (also bound in {', '.join(dict.fromkeys(earlier))})" if earlier else ""
             self.add(_findings.changed(name, self.user_of(user), *where, statement.node, value, others))
             return changes, False
         return changes, True
+
+    def compare(self, order: Sequence[int], writes: Mapping[int, set[str]], wanted: set[str]) -> None:
+        """Compare the plain values of `wanted` names with the live ones: changes made under another name show here."""
+        namespace = self.source.namespace
+        if namespace is None or self.findings:
+            return
+        statements = [self.index.placed[position].statement for position in order]
+        changes = (s.mutates | writes.get(p, set()) for p, s in zip(order, statements, strict=True))
+        scope, _ = rebuild(zip(statements, changes, strict=True))
+        for name in differences(scope, namespace):
+            positions = [p for p in self.index.binders(name, END) if p in order]
+            if name in wanted and positions and positions == self.index.binders(name, END):
+                placed = self.index.placed[positions[-1]]
+                where = (placed.cell, placed.statement.lines)
+                self.add(_findings.changed(name, self.step, *where, placed.statement.node, namespace[name], ""))
 
     def _file_function(self, statement: Statement) -> bool:
         """Functions of files are not compared: test runners and tracers rewrite their bytecode."""

@@ -20,12 +20,6 @@ from roblox_ml._capture._statements import Statement
 Verdict = Literal["same", "different", "unknown"]
 
 _PLAIN = (int, float, str, bytes, bool, complex, type(None), list, tuple, dict, set, frozenset)
-_SAFE_CALLS = frozenset({"set", "frozenset", "list", "dict", "tuple", "len", "sorted", "int", "float", "str", "bool"})
-_SAFE_STATEMENTS = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Expr, ast.Delete)
-_SAFE_EXPRESSIONS = (
-    ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.Call,
-    ast.keyword, ast.UnaryOp, ast.Load, ast.Store, ast.Del, ast.unaryop, ast.operator, ast.Starred,
-)  # fmt: skip
 
 
 def is_plain(value: object) -> bool:
@@ -166,43 +160,7 @@ def _verify_class(statement: Statement, value: type, future: Iterable[str]) -> V
     return "unknown"
 
 
-def verify_literal(statements: Iterable[Statement], name: str, value: object) -> Verdict:
-    """Run literal assignments and their literal changes on their own, and compare the result with `value`.
-
-    Only builtin data is touched and only harmless builtins can be called, so nothing of the user's runs.
-    """
-    chosen = list(statements)
-    if not is_plain(value) or not all(_is_safe(statement.node, name) for statement in chosen):
-        return "unknown"
-    scope: dict[str, Any] = {}
-    try:
-        for statement in chosen:
-            exec(compile(statement.text, "<literal>", "exec", dont_inherit=True), scope)  # noqa: S102 - literals only
-        return "same" if _equal(scope[name], value) else "different"
-    except Exception:  # whatever it is: the comparison could not be made
-        return "unknown"
-
-
-def _is_safe(node: ast.stmt, name: str) -> bool:
-    if not isinstance(node, _SAFE_STATEMENTS):
-        return False
-    for inner in ast.walk(node):
-        if inner is node:
-            continue
-        if not isinstance(inner, _SAFE_EXPRESSIONS):
-            return False
-        if isinstance(inner, ast.Name) and inner.id != name and inner.id not in _SAFE_CALLS:
-            return False
-        if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name) and inner.func.id not in _SAFE_CALLS:
-            return False
-        if isinstance(inner, ast.Call) and not isinstance(inner.func, ast.Name | ast.Attribute):
-            return False
-        if isinstance(inner, ast.Attribute) and inner.attr.startswith("_"):
-            return False
-    return True
-
-
-def _equal(left: object, right: object) -> bool:
+def equal(left: object, right: object) -> bool:
     """Equality of builtin data, NaN equal to itself and 1 unlike True; containers of other things compare by `==`."""
     if type(left) is not type(right):
         return False
@@ -210,28 +168,36 @@ def _equal(left: object, right: object) -> bool:
         return left == right or (left != left and right != right)
     if isinstance(left, list | tuple):
         assert isinstance(right, list | tuple)
-        return len(left) == len(right) and all(map(_equal, left, right))
+        return len(left) == len(right) and all(map(equal, left, right))
     if isinstance(left, dict):
         assert isinstance(right, dict)
-        return len(left) == len(right) and all(key in right and _equal(item, right[key]) for key, item in left.items())
+        return len(left) == len(right) and all(key in right and equal(item, right[key]) for key, item in left.items())
     return bool(left == right)
 
 
-def verify_record(statement: Statement, node: ast.ClassDef | None, value: object) -> Verdict:
+def verify_record(
+    statement: Statement, changes: Iterable[Statement], node: ast.ClassDef | None, value: object
+) -> Verdict:
     """Compare a dataclass instance with the literals it was made of: `cfg.lr = 1` done by a function shows here."""
     call = getattr(statement.node, "value", None)
     fields: Mapping[str, Any] = getattr(type(value), "__dataclass_fields__", {})
     if not isinstance(call, ast.Call) or node is None or not fields or type(value).__name__ != node.name:
         return "unknown"
     written = dict(zip(fields, call.args, strict=False)) | {k.arg: k.value for k in call.keywords if k.arg}
+    for change in changes:
+        target = change.node.targets[0] if isinstance(change.node, ast.Assign) else None
+        if not isinstance(target, ast.Attribute) or not isinstance(target.value, ast.Name):
+            return "unknown"
+        assert isinstance(change.node, ast.Assign)
+        written[target.attr] = change.node.value
     for name, expression in written.items():
         try:
             expected = ast.literal_eval(expression)
         except (ValueError, TypeError):
             continue
-        if not _equal(expected, getattr(value, name, None)):
+        if not equal(expected, getattr(value, name, None)):
             return "different"
     for name, spec in fields.items():
-        if name not in written and is_plain(spec.default) and not _equal(spec.default, getattr(value, name, None)):
+        if name not in written and is_plain(spec.default) and not equal(spec.default, getattr(value, name, None)):
             return "different"
     return "same"

@@ -55,17 +55,11 @@ def _class_bodies(node: ast.stmt, maybe: set[str]) -> None:
         if not isinstance(inner, ast.ClassDef):
             continue
         bound: set[str] = set()
+        every = {n.id for n in immediate_nodes(inner) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
         for statement in inner.body:
-            loads = {
-                n.id for n in immediate_nodes(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
-            }
-            stores = {
-                n.id for n in immediate_nodes(statement) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)
-            }
-            maybe |= (loads & stores) - bound
-            bound |= stores
-            if isinstance(statement, (*FunctionNode, ast.ClassDef)):
-                bound.add(statement.name)
+            names = [n for n in immediate_nodes(statement) if isinstance(n, ast.Name)]
+            maybe |= ({n.id for n in names if isinstance(n.ctx, ast.Load)} & every) - bound
+            bound |= {n.id for n in names if not isinstance(n.ctx, ast.Load)}
 
 
 def immediate_nodes(node: ast.AST) -> Iterator[ast.AST]:

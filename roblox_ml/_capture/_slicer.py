@@ -146,6 +146,10 @@ class Slicer:
             return bool(used - {"os", "roblox_ml"}) or "os" in used
         return path.partition(".")[0] in used
 
+    def wanted_now(self) -> set[str]:
+        """Names whose present value the step may read."""
+        return {name for name, at, hard in self._needed if at == END and hard}
+
     def imported(self) -> set[str]:
         """Top-level names of the modules that chosen statements import, anywhere in them."""
         found: set[str] = set()

@@ -39,8 +39,9 @@ class Statement:
 
     `now` is read when it runs, `later` when a function it defines is called, `soft` only by annotations nobody may ever
     evaluate, `maybe` if the statement has not bound the name itself by then. `stores` are the roots of item and attribute
-    assignments, `mutates` adds the known mutating calls. `fragile` maps names bound by a loop, `with` or `except` to the
-    construct. `bare` is the same function without the decorators that look like ``@….step(…)``, named in `step_roots`.
+    assignments, `mutates` adds the known mutating calls; `aliases` are (bound, read) pairs that may share an object.
+    `fragile` maps names bound by a loop, `with` or `except` to the construct. `bare` is the same function without the
+    decorators that look like ``@….step(…)``, named in `step_roots`.
     """
 
     node: ast.stmt
@@ -59,6 +60,8 @@ class Statement:
     mutates_later: frozenset[str] = frozenset()
     calls: frozenset[str] = frozenset()
     registers: frozenset[str] = frozenset()
+    aliases: frozenset[tuple[str, str]] = frozenset()
+    augments: frozenset[str] = frozenset()
     fragile: Mapping[str, str] = field(default_factory=dict)
     alias: Alias | None = None
     bare: Statement | None = None
@@ -178,8 +181,14 @@ def _analyse(node: ast.stmt, text: str, lines: tuple[int, ...]) -> Statement:
         reads.maybe |= reads.now & binds
         reads.now -= binds
     soft = frozenset(_b.annotation_names(nodes))
+    aliases = frozenset(_b.aliases(nodes))
+    mutates = (
+        _b.through_aliases(set(_b.mutated(nodes)), aliases) if node_holds_statements(node) else set(_b.mutated(nodes))
+    )
     inner = list(later_nodes(node))
-    reads.later |= {n.target.id for n in inner if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)} & reads.assigned_later
+    reads.later |= {
+        n.target.id for n in inner if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)
+    } & reads.assigned_later
     return Statement(
         node,
         text,
@@ -192,7 +201,9 @@ def _analyse(node: ast.stmt, text: str, lines: tuple[int, ...]) -> Statement:
         soft=soft - reads.now,
         maybe=frozenset(reads.maybe - reads.now),
         assigned_later=frozenset(reads.assigned_later),
-        mutates=frozenset(_b.mutated(nodes)),
+        mutates=frozenset(mutates),
+        aliases=aliases,
+        augments=frozenset(_b.augmented(nodes)),
         stores=frozenset(_b.stored(nodes)),
         mutates_later=frozenset(_b.mutated(inner)) & (reads.later | reads.assigned_later),
         calls=frozenset(_b.called(nodes)),
@@ -200,6 +211,11 @@ def _analyse(node: ast.stmt, text: str, lines: tuple[int, ...]) -> Statement:
         fragile=_b.fragile(nodes),
         awaits=any(isinstance(n, ast.Await | ast.AsyncFor | ast.AsyncWith) for n in nodes),
     )
+
+
+def node_holds_statements(node: ast.stmt) -> bool:
+    """`for`, `if`, `with`, `try` and their like."""
+    return isinstance(getattr(node, "body", None), list) and not isinstance(node, (*FunctionNode, ast.ClassDef))
 
 
 def hard_names(statement: Statement) -> frozenset[str]:

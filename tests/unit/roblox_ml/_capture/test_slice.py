@@ -24,7 +24,10 @@ def test_carries_transitively_and_nothing_else(notebook, fresh, text):
 
 
 def test_imports_are_split_by_name(notebook, fresh, text):
-    notebook.run("import os, json, math as m\nfrom collections import OrderedDict, Counter", STEP.format("Counter(m.floor(2.5) * [n])"))
+    notebook.run(
+        "import os, json, math as m\nfrom collections import OrderedDict, Counter",
+        STEP.format("Counter(m.floor(2.5) * [n])"),
+    )
     _, slice_ = call(notebook, fresh)
     assert "import math as m" in text(slice_) and "from collections import Counter" in text(slice_)
     assert "json" not in text(slice_) and "OrderedDict" not in text(slice_)
@@ -41,18 +44,27 @@ def test_a_default_value_keeps_the_old_value_and_the_body_sees_the_new(notebook,
 
 
 def test_a_decorator_calls_functions_that_read_later_globals(notebook, fresh):
-    notebook.run("K = 2", "def inner(x): return x * K", "def times(f): return lambda x: inner(f(x))", "@times\ndef helper(x): return x + 1")
+    notebook.run(
+        "K = 2",
+        "def inner(x): return x * K",
+        "def times(f): return lambda x: inner(f(x))",
+        "@times\ndef helper(x): return x + 1",
+    )
     notebook.run(STEP.format("helper(n)"))
     assert call(notebook, fresh, 3)[0] == 8
 
 
 def test_literal_mutation_is_carried_in_order(notebook, fresh):
-    notebook.run("D = {'a': 1}", "D['b'] = 2\nL = [3]\nL.append(4)", "L += [5]\nD.update(c=3)\ndel D['a']", STEP.format("(D, L)"))
+    notebook.run(
+        "D = {'a': 1}", "D['b'] = 2\nL = [3]\nL.append(4)", "L += [5]\nD.update(c=3)\ndel D['a']", STEP.format("(D, L)")
+    )
     assert call(notebook, fresh)[0] == ({"b": 2, "c": 3}, [3, 4, 5])
 
 
 def test_a_loop_that_fills_a_table_is_carried(notebook, fresh):
-    notebook.run("WORDS = ['a', 'b']", "VOCAB = {}\nfor i, w in enumerate(WORDS):\n    VOCAB[w] = i", STEP.format("VOCAB"))
+    notebook.run(
+        "WORDS = ['a', 'b']", "VOCAB = {}\nfor i, w in enumerate(WORDS):\n    VOCAB[w] = i", STEP.format("VOCAB")
+    )
     assert call(notebook, fresh)[0] == {"a": 0, "b": 1}
 
 
@@ -64,27 +76,38 @@ def test_registration_by_decorator_is_carried(notebook, fresh):
 
 
 def test_singledispatch(notebook, fresh):
-    notebook.run("import functools\n@functools.singledispatch\ndef show(x): return 'any'", "@show.register\ndef _(x: int): return 'int'")
+    notebook.run(
+        "import functools\n@functools.singledispatch\ndef show(x): return 'any'",
+        "@show.register\ndef _(x: int): return 'int'",
+    )
     notebook.run(STEP.format("(show(n), show('x'))"))
     assert call(notebook, fresh)[0] == ("int", "any")
 
 
 def test_classes_with_bases_defaults_and_nested_scopes(notebook, fresh):
     notebook.run("SIZE = 3\nclass Base:\n    size = SIZE\n    def area(self): return self.size * FACTOR")
-    notebook.run("FACTOR = 2", "class Child(Base):\n    SIZE = SIZE\n    table = [i * FACTOR2 for i in range(2)] if False else None\nFACTOR2 = 1")
+    notebook.run(
+        "FACTOR = 2",
+        "class Child(Base):\n    SIZE = SIZE\n    table = [i * FACTOR2 for i in range(2)] if False else None\nFACTOR2 = 1",
+    )
     notebook.run(STEP.format("(Child().area(), Child.SIZE)"))
     assert call(notebook, fresh)[0] == (6, 3)
 
 
 def test_class_body_loop_variable_is_no_global(notebook, fresh):
-    notebook.run("class Table:\n    names = []\n    for item in ('a', 'b'):\n        names.append(item)", STEP.format("Table.names"))
+    notebook.run(
+        "class Table:\n    names = []\n    for item in ('a', 'b'):\n        names.append(item)",
+        STEP.format("Table.names"),
+    )
     assert call(notebook, fresh)[0] == ["a", "b"]
 
 
 def test_namedtuple_return_type_and_artifact_annotations(notebook, text):
     notebook.run("import roblox_ml as rml\nfrom typing import NamedTuple")
     notebook.run("class Prepared(NamedTuple):\n    train: rml.Dataset\n    test: rml.Dataset")
-    notebook.run("@rml.step(cpu=2, packages=['x==1'])\ndef step(c: rml.Dataset) -> Prepared:\n    return Prepared(c, c)")
+    notebook.run(
+        "@rml.step(cpu=2, packages=['x==1'])\ndef step(c: rml.Dataset) -> Prepared:\n    return Prepared(c, c)"
+    )
     slice_ = notebook.capture()
     assert "class Prepared(NamedTuple)" in text(slice_) and "import roblox_ml as rml" in text(slice_)
     assert "@rml.step" not in text(slice_)
@@ -93,7 +116,10 @@ def test_namedtuple_return_type_and_artifact_annotations(notebook, text):
 
 def test_resources_of_a_step_are_no_part_of_its_code(only_text):
     def body(decorator):
-        return only_text("import roblox_ml as rml\nimport os\nN = os.getpid()", f"{decorator}\ndef step(x: int) -> int:\n    return x\n")
+        return only_text(
+            "import roblox_ml as rml\nimport os\nN = os.getpid()",
+            f"{decorator}\ndef step(x: int) -> int:\n    return x\n",
+        )
 
     assert body("@rml.step") == body("@rml.step(cpu=N, memory='4Gi')") == body("@rml.step(\n    cpu=1,\n)")
 
@@ -107,7 +133,9 @@ def test_other_decorators_stay(only_text):
 
 
 def test_quoted_annotations_are_carried_when_they_can_be(notebook, text):
-    notebook.run("import roblox_ml as rml", "def step(c: 'rml.Dataset', d: 'NoSuch' = None) -> 'rml.Model':\n    return c")
+    notebook.run(
+        "import roblox_ml as rml", "def step(c: 'rml.Dataset', d: 'NoSuch' = None) -> 'rml.Model':\n    return c"
+    )
     assert "import roblox_ml as rml" in text(notebook.capture())
 
 
@@ -120,7 +148,10 @@ def test_future_annotations_need_not_resolve(notebook, text):
 
 
 def test_import_with_fallback(notebook, fresh):
-    notebook.run("try:\n    import nosuch_fast_json as json\nexcept ImportError:\n    import json", STEP.format("json.dumps([n])"))
+    notebook.run(
+        "try:\n    import nosuch_fast_json as json\nexcept ImportError:\n    import json",
+        STEP.format("json.dumps([n])"),
+    )
     result, slice_ = call(notebook, fresh)
     assert result == "[1]"
     assert slice_.imports == frozenset(), "an optional module that is not here must not be locked"
@@ -132,27 +163,52 @@ def test_branches_and_partial_binders(notebook, fresh):
 
 
 def test_submodule_imports_accumulate(notebook, fresh):
-    notebook.run("import xml.etree.ElementTree", "import xml.dom.minidom", "import xml", STEP.format("(xml.etree.ElementTree.__name__, xml.dom.minidom.__name__)"))
+    notebook.run(
+        "import xml.etree.ElementTree",
+        "import xml.dom.minidom",
+        "import xml",
+        STEP.format("(xml.etree.ElementTree.__name__, xml.dom.minidom.__name__)"),
+    )
     assert call(notebook, fresh)[0] == ("xml.etree.ElementTree", "xml.dom.minidom")
 
 
 def test_constant_constructors(notebook, fresh):
-    notebook.run("import re, logging, datetime, os\nfrom pathlib import Path\nfrom collections import namedtuple\nfrom functools import partial\nfrom typing import TypeVar")
-    notebook.run("PAT = re.compile(r'\\d+')\nOUT = Path('x') / 'y'\nlog = logging.getLogger(__name__)\nSTOP = frozenset({'a'})\nDAY = datetime.timedelta(days=1)")
-    notebook.run("P = namedtuple('P', 'a b')\nORIGIN = P(0, 0)" if False else "P = namedtuple('P', 'a b')\nJ = os.path.join('a', 'b')\nT = TypeVar('T')\nWORDS = 'a b'.split()")
-    notebook.run("def add(a, b): return a + b\ninc = partial(add, 1)\nSQUARES = {i: i * i for i in range(3)}\nkey = lambda x: -x")
-    notebook.run(STEP.format("(PAT.findall('a1'), str(OUT), sorted(STOP), DAY, J, WORDS, inc(n), SQUARES, key(n), P(1, 2) == (1, 2), T is not None, log is not None)"))
+    notebook.run(
+        "import re, logging, datetime, os\nfrom pathlib import Path\nfrom collections import namedtuple\nfrom functools import partial\nfrom typing import TypeVar"
+    )
+    notebook.run(
+        "PAT = re.compile(r'\\d+')\nOUT = Path('x') / 'y'\nlog = logging.getLogger(__name__)\nSTOP = frozenset({'a'})\nDAY = datetime.timedelta(days=1)"
+    )
+    notebook.run(
+        "P = namedtuple('P', 'a b')\nORIGIN = P(0, 0)"
+        if False
+        else "P = namedtuple('P', 'a b')\nJ = os.path.join('a', 'b')\nT = TypeVar('T')\nWORDS = 'a b'.split()"
+    )
+    notebook.run(
+        "def add(a, b): return a + b\ninc = partial(add, 1)\nSQUARES = {i: i * i for i in range(3)}\nkey = lambda x: -x"
+    )
+    notebook.run(
+        STEP.format(
+            "(PAT.findall('a1'), str(OUT), sorted(STOP), DAY, J, WORDS, inc(n), SQUARES, key(n), P(1, 2) == (1, 2), T is not None, log is not None)"
+        )
+    )
     assert call(notebook, fresh, 4)[0][6] == 5
 
 
 def test_dataclass_instance_of_constants(notebook, fresh):
-    notebook.run("from dataclasses import dataclass, field\n@dataclass\nclass Config:\n    lr: float = 0.1\n    tags: list = field(default_factory=list)")
+    notebook.run(
+        "from dataclasses import dataclass, field\n@dataclass\nclass Config:\n    lr: float = 0.1\n    tags: list = field(default_factory=list)"
+    )
     notebook.run("cfg = Config(lr=0.5)", "cfg.lr = 0.7", STEP.format("(cfg.lr, cfg.tags)"))
     assert call(notebook, fresh)[0] == (0.7, [])
 
 
 def test_recursion_globals_and_walrus(notebook, fresh):
-    notebook.run("if (SIZE := 3) > 2:\n    pass", "COUNT = 0", "def step(n=3):\n    global COUNT\n    COUNT += 1\n    return SIZE if n == 0 else step(n - 1)")
+    notebook.run(
+        "if (SIZE := 3) > 2:\n    pass",
+        "COUNT = 0",
+        "def step(n=3):\n    global COUNT\n    COUNT += 1\n    return SIZE if n == 0 else step(n - 1)",
+    )
     assert fresh(notebook.capture())["step"](2) == 3
 
 
@@ -162,7 +218,11 @@ def test_a_global_set_by_a_carried_function(notebook, fresh):
 
 
 def test_another_step_called_as_a_function(notebook, fresh):
-    notebook.run("import roblox_ml as rml", "@rml.step\ndef helper(n: int) -> int:\n    return n + 1", "def step(n=1):\n    return helper(n)")
+    notebook.run(
+        "import roblox_ml as rml",
+        "@rml.step\ndef helper(n: int) -> int:\n    return n + 1",
+        "def step(n=1):\n    return helper(n)",
+    )
     assert fresh(notebook.capture())["step"](2) == 3
 
 
@@ -206,7 +266,12 @@ def test_known_effects_are_carried_when_their_module_is_used(only_text, setup, e
 
 
 def test_effects_stay_before_what_followed_them(only_text):
-    text = only_text("import os", "os.environ['TOKENIZERS_PARALLELISM'] = 'false'", "import numpy as np", STEP.format("np.ones(os.getpid())"))
+    text = only_text(
+        "import os",
+        "os.environ['TOKENIZERS_PARALLELISM'] = 'false'",
+        "import numpy as np",
+        STEP.format("np.ones(os.getpid())"),
+    )
     assert text.index("os.environ[") < text.index("import numpy")
 
 
