@@ -82,7 +82,13 @@ class RegistryClient:
         self.actor = actor or default_actor()
         headers["x-rml-actor"] = quote(self.actor, safe=" @.+-_:/")
         self._timeout = timeout
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, transport=transport)
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers=headers,
+            timeout=timeout,
+            transport=transport,
+            verify=self.url.startswith("https:"),  # reading the system's certificates takes longer than most calls
+        )
 
     def close(self) -> None:
         self._http.close()

@@ -231,7 +231,10 @@ class BlobStore:
 
         client = self.__dict__.get("_pool")
         if client is None:
-            client = self.__dict__.setdefault("_pool", httpx.Client(timeout=60.0, follow_redirects=False))
+            verify = self.url.startswith("https:")  # plain http needs no certificates, and reading them is slow
+            client = self.__dict__.setdefault(
+                "_pool", httpx.Client(timeout=60.0, follow_redirects=False, verify=verify)
+            )
         return client
 
     def _headers(self) -> dict[str, str]:

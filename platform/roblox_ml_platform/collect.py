@@ -39,7 +39,8 @@ def collect(
         if not dry_run:
             connection.execute(select(t.counters).where(t.counters.c.name == "collections").with_for_update())
             bump(connection, "collections")
-        used = referenced(connection, store) | set(keep)
+        needed = referenced(connection, store)
+        used = needed | set(keep)
         released = set(connection.execute(select(t.released_blobs.c.digest)).scalars())
         garbage, young = [], 0
         for digest, size, age in store.digests():
@@ -52,7 +53,7 @@ def collect(
         if not dry_run:
             for digest, _ in garbage:
                 store.delete(digest)
-            gone = [digest for digest in released if digest in used or not store.has(digest)]
+            gone = [digest for digest in released if digest in needed or not store.has(digest)]
             for digest in gone:
                 connection.execute(delete(t.released_blobs).where(t.released_blobs.c.digest == digest))
             audit(connection, actor, "store.collect", scope, blobs=len(garbage), bytes=sum(size for _, size in garbage))

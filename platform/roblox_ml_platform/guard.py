@@ -47,9 +47,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
+        meter = _Meter(receive)
 
         async def counted(message: MutableMapping[str, Any]) -> None:
             nonlocal status
+            if meter.exceeded:
+                return  # the framework calls it a body it cannot parse; the reason is ours to give
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
@@ -61,9 +64,12 @@ class Guard:
                     hint="send 'Authorization: Bearer <token>'; the token is in RML_TOKEN or $RML_HOME/token",
                 )
             limit = self._max_blob if scope["path"].startswith(_STORE) else self._max_body
-            await self._app(scope, self._limited(scope, receive, limit), counted)
+            meter.limit(scope, limit)
+            await self._app(scope, meter, counted)
+            meter.check()
         except RmlError as error:
-            await _answer(error, counted)
+            status = error.status
+            await _answer(error, send)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             self._count.labels(scope["method"], route, str(status)).inc()
@@ -73,35 +79,42 @@ class Guard:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         return secrets.compare_digest(given, self._expected)
 
-    @staticmethod
-    def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
-        """`receive` that fails once more than `limit` bytes came, at once where the length is announced."""
+
+class _Meter:
+    """`receive` that stops once more bytes came than the route allows."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._limit, self._seen = 0, 0
+        self.exceeded = False
+
+    def limit(self, scope: Scope, limit: int) -> None:
+        """Set the limit; a body whose announced length is over it is refused before a byte is read."""
+        self._limit = limit
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if length.isdigit() and int(length) > limit:
-            raise _too_large(limit)
-        seen = 0
+        self._seen = int(length) if length.isdigit() else 0
+        self.check()
+        self._seen = 0
 
-        async def limited() -> MutableMapping[str, Any]:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > limit:
-                raise _too_large(limit)
-            return message
+    async def __call__(self) -> MutableMapping[str, Any]:
+        message = await self._receive()
+        self._seen += len(message.get("body", b""))
+        self.exceeded = self._seen > self._limit
+        self.check()
+        return message
 
-        return limited
+    def check(self) -> None:
+        if self._seen > self._limit:
+            raise TooLarge(
+                f"the body is larger than {self._limit} bytes",
+                hint="files go to /v1/store as blobs, only JSON comes here",
+            )
 
 
 def actor_of(headers: Any) -> str:
     """Who says to be asking (`x-rml-actor`); a claim, not a proof, since all share one token."""
     claimed = unquote(headers.get("x-rml-actor", ""))[:200]
     return claimed if claimed and claimed.isprintable() else "unknown"
-
-
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(
-        f"the body is larger than {limit} bytes", hint="files go to /v1/store as blobs, only JSON comes here"
-    )
 
 
 async def _answer(error: RmlError, send: Send) -> None:

@@ -1,0 +1,173 @@
+"""Endpoints, snapshot, desired models, server reports and their expiry, long polls."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from roblox_ml_platform import database as clock
+
+Body = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def digests(client: TestClient, body: Body) -> dict[int, str]:
+    """Three versions; champion moved 1 -> 2."""
+    found = {}
+    for mark in ("a", "b", "c"):
+        alias = "champion" if mark != "c" else None
+        answer = client.post("/v1/models/scale/versions", json=body(mark, alias=alias)).json()
+        found[answer["version"]] = answer["digest"]
+    return found
+
+
+def _ok(answer: Any) -> Any:
+    assert answer.is_success, answer.text
+    return answer.json()
+
+
+def _report(client: TestClient, *versions: tuple[int, str], state: str = "ready", server: str = "local") -> Any:
+    models = [{"model": "scale", "version": v, "digest": d, "state": state, "reason": ""} for v, d in versions]
+    return _ok(client.put(f"/v1/servers/{server}/status", json={"http": "h:1", "grpc": "g:2", "models": models}))
+
+
+def _needed(client: TestClient) -> list[int]:
+    return [model["version"] for model in _ok(client.get("/v1/servers/local/desired"))["models"]]
+
+
+def test_an_endpoint_follows_its_alias_and_rolls_it_back(client: TestClient, digests: dict[int, str]) -> None:
+    assert _needed(client) == []
+    endpoint = _ok(client.put("/v1/endpoints/e", json={"model": "scale", "alias": "champion"}))
+    assert (endpoint["version"], endpoint["previous"], endpoint["digest"]) == (2, 1, digests[2])
+    assert _needed(client) == [1, 2]
+    _ok(client.put("/v1/models/scale/aliases/champion", json={"version": 3}))
+    assert _needed(client) == [2, 3]
+    assert _ok(client.get("/v1/snapshot"))["endpoints"]["e"]["previous"] == 2
+    rolled = _ok(client.post("/v1/endpoints/e/rollback"))
+    assert (rolled["version"], rolled["from"], rolled["alias_moved"]) == (2, 3, "champion")
+    assert _ok(client.get("/v1/models/scale/aliases/champion"))["version"] == 2
+    # The version just left stays until the next move, so that coming back needs no load.
+    assert _needed(client) == [1, 2, 3]
+    assert _ok(client.post("/v1/endpoints/e/rollback"))["version"] == 1
+    refused = client.post("/v1/endpoints/e/rollback")
+    assert refused.status_code == 409
+    assert "nothing to roll back to" in refused.json()["error"]["message"]
+
+
+def test_a_pinned_endpoint_rolls_back_through_its_own_past(client: TestClient, digests: dict[int, str]) -> None:
+    for version in (1, 3, 3):
+        _ok(client.put("/v1/endpoints/e", json={"model": "scale", "version": version}))
+    assert _ok(client.get("/v1/endpoints/e"))["previous"] == 1
+    _ok(client.put("/v1/models/scale/aliases/champion", json={"version": 1}))
+    assert _ok(client.get("/v1/endpoints/e"))["version"] == 3, "a pinned endpoint does not follow"
+    assert _needed(client) == [1, 3]
+    rolled = _ok(client.post("/v1/endpoints/e/rollback"))
+    assert (rolled["version"], rolled["from"], rolled["alias_moved"]) == (1, 3, None)
+    assert client.post("/v1/endpoints/e/rollback").status_code == 409
+
+
+def test_switching_an_endpoint_keeps_the_old_model_resident(
+    client: TestClient, body: Body, digests: dict[int, str]
+) -> None:
+    _ok(client.post("/v1/models/other/versions", json=body("z", alias="champion")))
+    _ok(client.put("/v1/endpoints/e", json={"model": "scale", "alias": "champion"}))
+    _ok(client.put("/v1/endpoints/e", json={"model": "other", "alias": "champion"}))
+    desired = _ok(client.get("/v1/servers/local/desired"))["models"]
+    assert [(m["model"], m["version"]) for m in desired] == [("other", 1), ("scale", 2)]
+    assert _ok(client.post("/v1/endpoints/e/rollback"))["model"] == "scale"
+
+
+def test_what_an_endpoint_cannot_point_at(client: TestClient, digests: dict[int, str]) -> None:
+    for target, status in (
+        ({"model": "none", "alias": "champion"}, 404),
+        ({"model": "scale", "alias": "none"}, 404),
+        ({"model": "scale", "version": 9}, 404),
+        ({"model": "scale"}, 422),
+        ({"model": "scale", "alias": "champion", "version": 1}, 422),
+    ):
+        answer = client.put("/v1/endpoints/e", json=target)
+        assert (answer.status_code, bool(answer.json()["error"]["hint"])) == (status, True)
+    assert _ok(client.get("/v1/endpoints"))["endpoints"] == []
+    _ok(client.put("/v1/endpoints/e", json={"model": "scale", "alias": "champion"}))
+    assert client.delete("/v1/models/scale/aliases/champion").status_code == 409
+    _ok(client.delete("/v1/endpoints/e"))
+    assert client.get("/v1/endpoints/e").status_code == 404
+    assert _ok(client.delete("/v1/models/scale/aliases/champion"))["version"] is None
+    assert client.get("/v1/models/scale/aliases/champion").status_code == 404
+    assert _ok(client.put("/v1/models/scale/aliases/champion", json={"version": 1}))["generation"] == 4
+
+
+def test_only_what_a_server_says_is_ready_is_ready(client: TestClient, digests: dict[int, str]) -> None:
+    _report(client, (1, digests[1]), (2, digests[2]))
+    assert _ok(client.get("/v1/snapshot"))["servers"] == {
+        "local": {"http": "h:1", "grpc": "g:2", "ready": {"scale/1": digests[1], "scale/2": digests[2]}}
+    }
+    _report(client, (1, digests[1]), state="loading")
+    assert _ok(client.get("/v1/snapshot"))["servers"]["local"]["ready"] == {}
+    # Other bytes under a version's name are not that version.
+    _report(client, (1, "f" * 64))
+    assert _ok(client.get("/v1/snapshot"))["servers"]["local"]["ready"] == {}
+
+
+def test_a_heartbeat_wakes_nobody_and_a_change_does(client: TestClient, digests: dict[int, str]) -> None:
+    def generations() -> tuple[int, int]:
+        snapshot, desired = _ok(client.get("/v1/snapshot")), _ok(client.get("/v1/servers/local/desired"))
+        return snapshot["generation"], desired["generation"]
+
+    assert _report(client, (1, digests[1]))["changed"]
+    first = generations()
+    assert not _report(client, (1, digests[1]))["changed"]
+    assert generations() == first
+    assert _report(client, (2, digests[2]))["changed"]
+    second = generations()
+    assert (second[0] > first[0], second[1]) == (True, first[1])
+    _ok(client.put("/v1/models/scale/aliases/champion", json={"version": 3}))
+    third = generations()
+    assert third[0] > second[0]
+    assert third[1] > second[1]
+
+
+def test_a_silent_server_is_not_ready(
+    client: TestClient, digests: dict[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from roblox_ml_platform import serving
+
+    _report(client, (1, digests[1]))
+    before = _ok(client.get("/v1/snapshot"))
+    assert "local" in before["servers"]
+    later = clock.now() + 14.9
+    monkeypatch.setattr(serving, "now", lambda: later)
+    assert "local" in _ok(client.get("/v1/snapshot"))["servers"]
+    later += 0.2
+    after = _ok(client.get("/v1/snapshot"))
+    assert after["servers"] == {}
+    assert after["generation"] > before["generation"]
+    assert _ok(client.get("/v1/servers"))["servers"][0]["alive"] is False
+    assert _report(client, (1, digests[1]))["changed"], "its return is news"
+    assert "local" in _ok(client.get("/v1/snapshot"))["servers"]
+
+
+@pytest.mark.parametrize("path", ["/v1/snapshot", "/v1/servers/local/desired"])
+def test_a_long_poll_answers_when_something_changed(client: TestClient, digests: dict[int, str], path: str) -> None:
+    generation = _ok(client.get(path))["generation"]
+    # A generation from before a restore is not the present one either way.
+    assert _ok(client.get(path, params={"after": generation + 10, "wait": 30}))["generation"] == generation
+    answers: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: answers.append(_ok(client.get(path, params={"after": generation, "wait": 30})))
+    )
+    thread.start()
+    time.sleep(0.2)
+    assert answers == [], "answered although nothing had changed"
+    _ok(client.put("/v1/models/scale/aliases/champion", json={"version": 3}))
+    thread.join(20)
+    assert answers[0]["generation"] == generation + 1
+
+
+def test_a_long_poll_without_a_change_answers_the_same(client: TestClient, digests: dict[int, str]) -> None:
+    snapshot = _ok(client.get("/v1/snapshot"))
+    assert _ok(client.get("/v1/snapshot", params={"after": snapshot["generation"], "wait": 0.05})) == snapshot
