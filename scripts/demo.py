@@ -27,6 +27,7 @@ def main() -> int:
     """Run the demo; the exit code."""
     parser = argparse.ArgumentParser(description="The main job on real data, end to end.")
     parser.add_argument("--keep", action="store_true", help="leave the stack running (stop it with `rml down`)")
+    parser.add_argument("--example", type=Path, default=EXAMPLE, help="folder of the notebook to run instead")
     options = parser.parse_args()
     started = time.monotonic()
     # Nothing of the demo touches the user's own home, unless it is told to.
@@ -50,7 +51,7 @@ def main() -> int:
         _free_ports(say)
     say(f"home {home}")
     try:
-        return _demo(rml, say, console, home, started)
+        return _demo(rml, say, console, home, options.example, started)
     except KeyboardInterrupt:
         say("[red]interrupted[/red]")
         return 130
@@ -61,12 +62,12 @@ def main() -> int:
             say("stack stopped; [cyan]make demo ARGS=--keep[/cyan] leaves it running")
 
 
-def _demo(rml, say, console, home: Path, started: float) -> int:  # type: ignore[no-untyped-def]
+def _demo(rml, say, console, home: Path, example: Path, started: float) -> int:  # type: ignore[no-untyped-def]
     import nbformat
     from notebook_report import render
     from notebook_run import NotebookFailed, execute
 
-    sys.path.insert(0, str(EXAMPLE))
+    sys.path.insert(0, str(example))
     import demo_checks
     import demo_table
 
@@ -74,7 +75,7 @@ def _demo(rml, say, console, home: Path, started: float) -> int:  # type: ignore
     folder.mkdir(exist_ok=True)
     before = {run.id for run in rml.runs()}
     try:
-        executed = execute(EXAMPLE / "comment_sentiment.ipynb", say)
+        executed = execute(example / "comment_sentiment.ipynb", say)
     except NotebookFailed as failure:
         executed = failure.notebook  # type: ignore[attr-defined]
         say(f"[red]the notebook failed[/red]: {failure}")

@@ -33,6 +33,8 @@ def execute(source: Path, say: Say, *, timeout: int = 1800) -> Any:
     notebook = nbformat.read(source, as_version=4)
     with _Steps(say):
         client = _Talking(notebook, say, timeout=timeout, resources={"metadata": {"path": str(source.parent)}})
+        client.km = client.create_kernel_manager()
+        client.km.transport = "ipc"  # sockets only this user can open, instead of TCP ports anybody here could
         try:
             client.execute()
         except CellExecutionError as error:
