@@ -160,11 +160,11 @@ def predict(batch):
 '''
 
 
-def plain_python(root: Path) -> ModelPackage:
+def plain_python(root: Path, source: str = PREDICT) -> ModelPackage:
     """Two modules of plain Python in an environment whose lock holds numpy alone."""
     code = root / "model" / "code"
     code.mkdir(parents=True)
-    (code / "shouter.py").write_text(PREDICT)
+    (code / "shouter.py").write_text(source)
     (code / "helper.py").write_text("def loud(text):\n    return text.upper() + '!'\n")
     lock = numpy_lock()
     (root / "model" / "lock.txt").write_text(lock)

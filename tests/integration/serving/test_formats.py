@@ -14,9 +14,14 @@ import pytest
 import tritonclient.grpc as grpc_client
 from roblox_ml_core.package import compare, read
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
 MODELS = ("text", "matmul", "points", "shout")
+HOLLOW = """
+import numpy as np
+def predict(batch):
+    return {"shout": np.array([], dtype=object), "pid": np.array([], dtype=np.int64)}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +29,8 @@ def deployed(serving, build, tmp_path_factory) -> Any:
     """All formats resident, and beside them a model whose recorded answer is a lie."""
     folder = tmp_path_factory.mktemp("packages")
     liar = build["text"](folder / "liar", expected=lambda scores: scores[:, ::-1])
-    for name, package in [*((name, build[name](folder / name)) for name in MODELS), ("liar", liar)]:
+    hollow = build["shout"](folder / "hollow", source=HOLLOW)
+    for name, package in [*((name, build[name](folder / name)) for name in MODELS), ("liar", liar), ("hollow", hollow)]:
         serving.deploy(name, serving.publish(package, name))
     serving.wait_ready(*(f"{name}/1" for name in MODELS), timeout=240)
     serving.packages = folder
@@ -94,15 +100,23 @@ def test_metadata_is_the_signature(deployed) -> None:
     assert shapes == {"label": [-1], "scores": [-1, 3]}
 
 
-def test_a_model_that_does_not_give_its_known_answer_is_refused_by_name(deployed, eventually) -> None:
-    state, reason = eventually(
-        "the liar is reported failed",
-        lambda: (deployed.states().get("liar/1") or ("", ""))[0] == "failed" and deployed.states()["liar/1"],
-    )
-    assert state == "failed"
-    assert "liar/1 does not give its known answer" in reason
-    assert "scores" in reason
-    assert "liar/1" not in deployed.ready()
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("liar", ("liar/1 does not give its known answer", "scores")), ("hollow", ("'shout' has shape [0] for 2 rows",))],
+)
+def test_a_model_that_answers_wrongly_or_nothing_is_refused_by_name(
+    deployed, eventually, name: str, words: tuple[str, ...]
+) -> None:
+    reference = f"{name}/1"
+
+    def failure() -> str:
+        state, reason = deployed.states().get(reference, ("", ""))
+        return reason if state == "failed" else ""
+
+    reason = eventually("it is reported failed", failure, 120)
+    for word in words:
+        assert word in reason
+    assert reference not in deployed.ready()
 
 
 def test_zero_rows_give_zero_rows(deployed) -> None:
