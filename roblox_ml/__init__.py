@@ -24,8 +24,9 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "at_most": ("._graph.gates", "at_most"),
     "dataset": ("._graph.system", "dataset"),
     "datasets": (".datasets", None),
-    "deploy": (".deploy", "deploy"),
+    "deploy": ("._deploy", "deploy"),
     "email": (".notify", "email"),
+    "endpoint": ("._deploy", "endpoint"),
     "errors": (".errors", None),
     "gate": ("._graph.gates", "gate"),
     "gc": (".housekeeping", "gc"),
@@ -37,7 +38,7 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "runs": ("._runs", "runs"),
     "slack": (".notify", "slack"),
     "step": ("._graph.step", "step"),
-    "undeploy": (".deploy", "undeploy"),
+    "undeploy": ("._deploy", "undeploy"),
     "webhook": (".notify", "webhook"),
     "when": ("._graph.conditions", "when"),
 }
@@ -54,6 +55,7 @@ __all__ = [
     "datasets",
     "deploy",
     "email",
+    "endpoint",
     "errors",
     "gate",
     "gc",
@@ -82,8 +84,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'roblox_ml' has no attribute {name!r}{hint}") from None
     loaded = import_module(module, __name__)
     value = loaded if attribute is None else getattr(loaded, attribute)
-    # Written into the module, so the next access is an ordinary one, and so that `rml.deploy` (a function) wins over
-    # the submodule `roblox_ml.deploy`, which importing it has just put there under the same name.
+    # Written into the module, so the next access is an ordinary one. A function's module never bears its name (`_deploy`
+    # has `deploy`): importing a submodule puts it here, and would hide the function.
     globals()[name] = value
     return value
 
@@ -95,12 +97,12 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from . import datasets, errors, models
     from ._artifacts import HTML, Artifact, Dataset, Markdown, Metrics, Model
+    from ._deploy import deploy, endpoint, undeploy
     from ._graph.conditions import otherwise, when
     from ._graph.gates import at_most, gate
     from ._graph.pipeline import pipeline
     from ._graph.step import step
     from ._graph.system import dataset, register
     from ._runs import get_run, runs
-    from .deploy import deploy, undeploy
     from .housekeeping import gc
     from .notify import email, slack, webhook

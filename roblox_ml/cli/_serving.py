@@ -47,10 +47,10 @@ def predict(
     json: Json = False,
 ) -> None:
     """Ask an endpoint."""
-    from ..deploy import endpoint
+    import roblox_ml as rml
 
     inputs: Any = jsonlib.loads(data) if data else texts or [line.rstrip("\n") for line in sys.stdin]
-    target = endpoint(name)
+    target = rml.endpoint(name)
     answer = target.grpc.predict(inputs) if grpc else target.predict(inputs)
     if json:
         print_json(answer.to_dict())
@@ -60,8 +60,8 @@ def predict(
 
 def rollback(name: str) -> None:
     """Send an endpoint back to the version before, for every client at once."""
-    from ..deploy import endpoint
+    import roblox_ml as rml
 
-    target = endpoint(name)
+    target = rml.endpoint(name)
     target.rollback()
     console.print(f"{name} serves version {target.version}")

@@ -130,10 +130,10 @@ def world(tmp_path_factory: pytest.TempPathFactory, build) -> Iterator[DoorStack
 
 @pytest.fixture
 def sdk(world: DoorStack, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`roblox_ml.deploy` pointed at the running servers."""
+    """`roblox_ml._deploy` pointed at the running servers."""
     from importlib import import_module
 
     addresses = {"CONTROL_URL": world.control_url, "DOOR_URL": world.door, "DOOR_GRPC": world.door_grpc}
     for name, value in {**addresses, "TOKEN": "serving-test-token"}.items():
         monkeypatch.setenv(f"RML_{name}", value)
-    return import_module("roblox_ml.deploy")
+    return import_module("roblox_ml._deploy")

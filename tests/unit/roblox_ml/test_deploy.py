@@ -13,7 +13,7 @@ import pytest
 
 from roblox_ml.errors import Conflict, NotFound, NotRunning, RemoteError
 
-sdk = import_module("roblox_ml.deploy")
+sdk = import_module("roblox_ml._deploy")
 SIGNATURE = [{"name": "TEXT", "datatype": "BYTES", "shape": [-1]}]
 
 
