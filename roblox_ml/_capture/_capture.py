@@ -5,17 +5,18 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable
+from functools import lru_cache
 from types import FunctionType
 from typing import Any
 
 from roblox_ml._capture import _findings, _live
 from roblox_ml._capture._findings import FRESH
-from roblox_ml._capture._imports import ImportRef, imports_of
+from roblox_ml._capture._imports import ImportRef
 from roblox_ml._capture._index import Index, index_of
 from roblox_ml._capture._modules import LocalModules, collect
 from roblox_ml._capture._render import ordered, render
 from roblox_ml._capture._secrets import secrets_in, secrets_in_text
-from roblox_ml._capture._slicer import Slicer
+from roblox_ml._capture._slicer import Slicer, imports_in
 from roblox_ml._capture._source import source_of
 from roblox_ml._capture._types import STEP_MODULE, Slice, Source
 from roblox_ml.errors import CaptureError, Finding
@@ -154,7 +155,7 @@ def _order(index: Index, finding: Finding) -> tuple[int, str]:
 def _refs(index: Index, slicer: Slicer) -> list[ImportRef]:
     found: list[ImportRef] = []
     for position in sorted(slicer.chosen):
-        found += imports_of([index.placed[position].statement.node])
+        found += imports_in(index.placed[position].statement)
     return found
 
 
@@ -162,8 +163,8 @@ def _secrets(index: Index, slicer: Slicer) -> list[Finding]:
     found: list[Finding] = []
     for position in sorted(slicer.chosen):
         placed = index.placed[position]
-        hits = list(secrets_in(placed.statement.node))
-        lines = placed.cell.text.splitlines()
+        hits = _hits(placed.statement.node)
+        lines = placed.cell.text.splitlines() if hits else []
         for _, node in hits:  # an excerpt must not show the neighbour's secret either
             start, end = _findings.columns(placed.cell, node)
             row = getattr(node, "lineno", placed.statement.lines[0]) - 1
@@ -174,6 +175,11 @@ def _secrets(index: Index, slicer: Slicer) -> list[Finding]:
             excerpt = f"{lines[line - 1][:200]}\n{' ' * start}{'^' * (end - start)}"
             found.append(_secret(words, placed.cell.where(line), excerpt))
     return found
+
+
+@lru_cache(maxsize=8192)
+def _hits(node: ast.stmt) -> tuple[tuple[str, ast.AST], ...]:
+    return tuple(secrets_in(node))
 
 
 def _secrets_in_files(modules: LocalModules) -> list[Finding]:

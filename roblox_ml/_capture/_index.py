@@ -10,9 +10,11 @@ import ast
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
+from roblox_ml._capture._policy import Names, Offence, effect_path, statement_offence
 from roblox_ml._capture._statements import Alias, Statement, future_features, parse
+from roblox_ml._capture._tables import EFFECT_IMPORTS
 from roblox_ml._capture._types import Cell
 
 END = 1 << 60
@@ -51,6 +53,8 @@ class Index:
         self._mutators: dict[str, list[int]] = defaultdict(list)
         self._later_mutators: dict[str, set[str]] = defaultdict(set)
         self._aliases: list[tuple[int, str, str]] = []
+        self._changes: dict[tuple[str, int, int], list[int]] = {}
+        self._offences: dict[int, Offence | None] = {}
         future: frozenset[str] = frozenset()
         for cell in cells:
             statements = parse(cell.text, package)
@@ -140,10 +144,13 @@ class Index:
 
     def mutators(self, name: str, after: int, before: int) -> list[int]:
         """Positions between two points that change the object `name` stands for, under this name or another."""
-        found = self._mutators_of(name, after, before, before, set())
-        if self.alias(name, before) is not None:
-            return sorted(p for p in found if name in self.placed[p].statement.stores)
-        return sorted(found)
+        key = (name, after, before)
+        if key not in self._changes:
+            found = sorted(self._mutators_of(name, after, before, before, set()))
+            if self.alias(name, before) is not None:
+                found = [p for p in found if name in self.placed[p].statement.stores]
+            self._changes[key] = found
+        return self._changes[key]
 
     def _mutators_of(self, name: str, after: int, end: int, before: int, seen: set[tuple[str, int]]) -> set[int]:
         """Changes of the object bound to `name` at `after`, made under that name until `end`, under others until `before`."""
@@ -213,6 +220,43 @@ class Index:
         """`numpy.random.seed` for `("np", "random", "seed")` when `np` was imported; None for anything else."""
         alias = self.alias(parts[0], at)
         return None if alias is None else ".".join([alias.target, *parts[1:]])
+
+    def names_at(self, position: int) -> Names:
+        """How names resolve just before a statement runs."""
+
+        def class_of(name: str) -> ast.ClassDef | None:
+            positions = self.binders(name, position)
+            node = self.placed[positions[-1]].statement.node if positions else None
+            return node if isinstance(node, ast.ClassDef) else None
+
+        return Names(lambda parts: self.resolve(parts, position), class_of)
+
+    def offence(self, position: int) -> Offence | None:
+        """Why the statement at `position` cannot be repeated in a step, None when it can."""
+        if position not in self._offences:
+            self._offences[position] = self._offence(self.placed[position].statement, position)
+        return self._offences[position]
+
+    def _offence(self, statement: Statement, position: int) -> Offence | None:
+        if statement.awaits and statement.kind not in ("functiondef", "asyncfunctiondef", "classdef"):
+            return Offence("top-level-await", statement.node, "`await` outside a function")
+        if is_main_guard(statement.node):
+            return Offence("main-guard", statement.node, 'a block under `if __name__ == "__main__"`')
+        return statement_offence(statement.node, self.names_at(position), text=statement.text)
+
+    @cached_property
+    def effects(self) -> dict[int, str]:
+        """Positions of statements that set known state of the process, with the dotted path of that state."""
+        found: dict[int, str] = {}
+        for position, placed in enumerate(self.placed):
+            alias = placed.statement.alias
+            if alias is not None:
+                path = alias.target if alias.target.startswith(EFFECT_IMPORTS) else None
+            else:
+                path = effect_path(placed.statement, self.names_at(position))
+            if path is not None:
+                found[position] = path
+        return found
 
     def submodules(self, name: str, at: int) -> list[int]:
         """The other `import a.b` statements that filled the same package `a` before `at`."""

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from roblox_ml._capture import _findings, _live
-from roblox_ml._capture._index import END, Index, Placed, is_main_guard
-from roblox_ml._capture._policy import Names, Offence, statement_offence
+from roblox_ml._capture._index import END, Index, Placed
+from roblox_ml._capture._policy import Offence
 from roblox_ml._capture._rebuild import differences, rebuild, verify_literal
 from roblox_ml._capture._statements import Statement
 from roblox_ml._capture._tables import BUILTIN_NAMES
@@ -38,7 +38,7 @@ class Judge:
         placed = self.index.placed[position]
         statement = placed.statement
         finding: Finding | None = None
-        offence = self.offence(placed, position)
+        offence = self.index.offence(position)
         where = (placed.cell, statement.lines)
         label = self.user_of(user)
         if name in statement.fragile and name in statement.binds:
@@ -63,22 +63,6 @@ class Judge:
             del self._judged[(position, name)]
         return finding is None
 
-    def offence(self, placed: Placed, position: int) -> Offence | None:
-        statement = placed.statement
-        if statement.awaits and statement.kind not in ("functiondef", "asyncfunctiondef", "classdef"):
-            return Offence("top-level-await", statement.node, "`await` outside a function")
-        if is_main_guard(statement.node):
-            return Offence("main-guard", statement.node, 'a block under `if __name__ == "__main__"`')
-        return statement_offence(statement.node, self.names_at(position), text=statement.text)
-
-    def names_at(self, position: int) -> Names:
-        def class_of(name: str) -> ast.ClassDef | None:
-            positions = self.index.binders(name, position)
-            node = self.index.placed[positions[-1]].statement.node if positions else None
-            return node if isinstance(node, ast.ClassDef) else None
-
-        return Names(lambda parts: self.index.resolve(parts, position), class_of)
-
     def _live_value(self, name: str, position: int, at: int) -> tuple[object, bool]:
         namespace: Mapping[str, object] = self.source.namespace or {}
         current = self.index.binders(name, END)
@@ -95,7 +79,7 @@ class Judge:
         placed = self.index.placed[position]
         statement = placed.statement
         where = (placed.cell, statement.lines)
-        if name in statement.fragile or self.offence(placed, position) is not None:
+        if name in statement.fragile or self.index.offence(position) is not None:
             return changes, True
         if name not in namespace:
             if self.source.is_file or self.index.assigned_by_functions(name):
@@ -109,7 +93,7 @@ class Judge:
             chain = [statement, *(self.index.placed[p].statement for p in own)]
             if verify_literal(chain, name, value) == "same":
                 return own, True  # what was done under other names left no trace
-            good = [p for p in changes if self.offence(self.index.placed[p], p) is None]
+            good = [p for p in changes if self.index.offence(p) is None]
             chain = [statement, *(self.index.placed[p].statement for p in good)]
             verdict = verify_literal(chain, name, value)
             if verdict == "same":
@@ -118,7 +102,7 @@ class Judge:
                 return changes, True  # they are refused by name
             call = getattr(statement.node, "value", None)
             if verdict == "unknown" and isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
-                node = self.names_at(position).class_of(call.func.id)
+                node = self.index.names_at(position).class_of(call.func.id)
                 verdict = _live.verify_record(statement, chain[1:], node, value)
         if verdict == "different" and not self._file_function(statement):
             earlier = [self._where(p) for p in self.index.all_binders(name) if p < position]
@@ -147,6 +131,9 @@ class Judge:
         return self.source.is_file and statement.kind in ("functiondef", "asyncfunctiondef", "classdef")
 
     def missing(self, name: str, user: int, at: int) -> None:
+        """A name no statement binds: a builtin, or a finding that says where it might have come from."""
+        if name in BUILTIN_NAMES and name not in _DYNAMIC:
+            return
         placed = self.index.placed[user]
         node = _findings.find_name(placed.statement.node, name)
         where = self.at(user)
@@ -154,8 +141,6 @@ class Judge:
             self.add(_findings.own_file(self.user_of(user), *where, node))
         elif name in _DYNAMIC:
             self.add(_findings.dynamic_code(name, self.user_of(user), *where, node))
-        elif name in BUILTIN_NAMES:
-            return
         elif name in _KERNEL_NAMES:
             self.add(_findings.kernel_only(name, self.user_of(user), *where, node))
         elif self.index.assigned_by_functions(name):

@@ -48,7 +48,7 @@ def verify_literal(statements: Iterable[Statement], name: str, value: object) ->
     """Whether literal assignments and literal changes of `name` alone make `value`."""
     if not is_plain(value):
         return "unknown"
-    scope, _ = rebuild((statement, statement.mutates) for statement in statements)
+    scope, _ = rebuild((statement, statement.mutates | {name}) for statement in statements)
     if name not in scope:
         return "unknown"
     same = _same(scope[name], value)
@@ -63,8 +63,9 @@ def rebuild(statements: Iterable[tuple[Statement, Iterable[str]]]) -> tuple[dict
     scope: dict[str, Any] = {}
     unknown: set[str] = set()
     for statement, changes in statements:
-        reads = (statement.now | statement.maybe | frozenset(changes)) - _CALLS
-        names = statement.binds | frozenset(changes)
+        changed = frozenset(changes) - statement.binds
+        reads = (statement.now | statement.maybe | changed) - _CALLS
+        names = statement.binds | changed
         known = all(name in scope or name in statement.binds for name in reads) and not reads & unknown
         if known and _harmless(statement.node) and _run(statement.text, scope):
             unknown -= statement.binds
@@ -90,6 +91,7 @@ def _compiled(text: str) -> CodeType:
     return compile(text, "<rebuild>", "exec", dont_inherit=True)
 
 
+@lru_cache(maxsize=8192)
 def _harmless(node: ast.stmt) -> bool:
     for inner in ast.walk(node):
         if not isinstance(inner, _NODES) or isinstance(inner, _COSTLY):

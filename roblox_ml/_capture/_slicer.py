@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
+from functools import lru_cache
 
 from roblox_ml._capture import _findings
+from roblox_ml._capture._imports import ImportRef, imports_of
 from roblox_ml._capture._index import END, Index
 from roblox_ml._capture._judge import Judge
-from roblox_ml._capture._policy import effect_path
 from roblox_ml._capture._scopes import dotted_name
-from roblox_ml._capture._statements import hard_names
-from roblox_ml._capture._tables import EFFECT_IMPORTS
+from roblox_ml._capture._statements import Statement, hard_names
 from roblox_ml._capture._types import Source
 
 
@@ -100,7 +100,7 @@ class Slicer:
         module = self.index.alias(name, before) is not None
         for position in self.index.mutators(name, after, before):
             statement = self.index.placed[position].statement
-            if effect_path(statement, self.judge.names_at(position)) is not None or _is_search_path(statement.node):
+            if position in self.index.effects or _is_search_path(statement.node):
                 continue
             if module and before != END and statement.text == self.index.placed[before].statement.text:
                 continue
@@ -109,37 +109,30 @@ class Slicer:
 
     def _carry_effects(self) -> None:
         """Add known process-wide settings of modules the slice uses, until nothing is added."""
-        found: dict[str, int] = {}
-        for position, placed in enumerate(self.index.placed):
-            path = effect_path(placed.statement, self.judge.names_at(position))
-            alias = placed.statement.alias
-            if path is None and alias is not None and alias.target.startswith(EFFECT_IMPORTS):
-                path = alias.target
-            if path is not None:
-                found[placed.statement.text] = position
-        waiting = sorted(found.values())
+        last = {self.index.placed[position].statement.text: position for position in self.index.effects}
+        waiting = sorted(last.values())
         changed = True
         while changed:
             changed = False
             used = self.imported()
-            for position in list(waiting):
-                placed = self.index.placed[position]
-                alias = placed.statement.alias
-                path = alias.target if alias else effect_path(placed.statement, self.judge.names_at(position)) or ""
-                if not self._concerns(path, used):
-                    continue
+            for position in [p for p in waiting if self._concerns(self.index.effects[p], used)]:
                 waiting.remove(position)
-                if position in self.chosen:
-                    self.effects.append(position)
-                    continue
-                offence = self.judge.offence(placed, position)
-                if offence is None:
-                    self.effects.append(position)
-                    self._include(position, f"sets `{path}`", END)
-                    changed = True
-                elif path != "os.environ" or "os" in used:
-                    step = self.judge.step
-                    self.judge.add(_findings.uncarried_effect(path, step, placed.cell, placed.statement.lines, offence))
+                changed |= self._carry_effect(position, used)
+
+    def _carry_effect(self, position: int, used: set[str]) -> bool:
+        """Take one setting into the slice, or refuse it; True when that may have brought new imports."""
+        placed = self.index.placed[position]
+        path = self.index.effects[position]
+        offence = self.index.offence(position)
+        if position in self.chosen or offence is None:
+            self.effects.append(position)
+            new = position not in self.chosen
+            self._include(position, f"sets `{path}`", END)
+            return new
+        if path != "os.environ" or "os" in used:
+            step = self.judge.step
+            self.judge.add(_findings.uncarried_effect(path, step, placed.cell, placed.statement.lines, offence))
+        return False
 
     def _concerns(self, path: str, used: set[str]) -> bool:
         if path.startswith("os."):
@@ -152,18 +145,13 @@ class Slicer:
 
     def imported(self) -> set[str]:
         """Top-level names of the modules that chosen statements import, anywhere in them."""
-        found: set[str] = set()
-        for position in self.chosen:
-            statement = self.index.placed[position].statement
-            if statement.alias is not None:
-                found.add(statement.alias.module.partition(".")[0])
-                continue
-            for node in ast.walk(statement.node):
-                if isinstance(node, ast.Import):
-                    found |= {item.name.partition(".")[0] for item in node.names}
-                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                    found.add(node.module.partition(".")[0])
-        return found
+        return {ref.top for position in self.chosen for ref in imports_in(self.index.placed[position].statement)}
+
+
+@lru_cache(maxsize=8192)
+def imports_in(statement: Statement) -> tuple[ImportRef, ...]:
+    """The imports a statement makes, at once or later."""
+    return tuple(imports_of([statement.node]))
 
 
 def _is_search_path(node: ast.stmt) -> bool:

@@ -218,6 +218,7 @@ def node_holds_statements(node: ast.stmt) -> bool:
     return isinstance(getattr(node, "body", None), list) and not isinstance(node, (*FunctionNode, ast.ClassDef))
 
 
+@lru_cache(maxsize=4096)
 def hard_names(statement: Statement) -> frozenset[str]:
     """What a statement reads at once when annotations are not evaluated (`from __future__ import annotations`)."""
     skipped: set[int] = set()
