@@ -135,8 +135,7 @@ class Run:
                     return True
                 time.sleep(seconds)
                 return False
-            execution.join(seconds)
-            return not execution.is_alive()
+            return execution.over.wait(seconds)
 
         try:
             if progress and deadline is None:

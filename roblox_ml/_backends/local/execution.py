@@ -42,6 +42,8 @@ class Execution(threading.Thread):
         self.folder = folder
         self.spec = spec
         self.error: BaseException | None = None
+        # Not `join`: interrupted by Ctrl-C, it takes the thread for ended (CPython 3.11).
+        self.over = threading.Event()
         self._lock = lock
         self._use_cache = use_cache
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -60,6 +62,7 @@ class Execution(threading.Thread):
         finally:
             RUNNING.pop(self.folder.id, None)
             os.close(self._lock)
+            self.over.set()
 
     def cancel(self) -> None:
         """Stop starting steps and end those that run. Returns at once; from any thread."""
