@@ -102,10 +102,12 @@ def test_one_version_that_cannot_load_holds_up_nobody(two, build, tmp_path, even
     two.deploy("broken", two.publish(broken, "broken"))
     two.deploy("late", two.publish(build["text"](tmp_path / "late", seed=5), "late"))
     two.wait_ready("late/1")
-    state, reason = eventually(
-        "reported", lambda: two.states().get("broken/1", ("", ""))[0] == "failed" and two.states()["broken/1"]
-    )
-    assert state == "failed"
+
+    def failure() -> str:
+        state, reason = two.states().get("broken/1", ("", ""))
+        return reason if state == "failed" else ""
+
+    reason = eventually("the broken one is reported failed", failure)
     assert "model.onnx" in reason
     assert set(RESIDENT) <= set(two.ready())
 
