@@ -389,3 +389,44 @@ def test_arbitrary_upstream_bytes_end_in_an_answer_or_a_named_error(data: bytes,
             assert not connection.reusable
 
     run(main())
+
+
+def test_bytes_on_an_idle_connection_end_it() -> None:
+    async def main() -> None:
+        later = asyncio.Event()
+
+        async def script(reader, writer, number) -> None:
+            await read_request(reader)
+            writer.write(OK)
+            if number == 1:
+                await later.wait()
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil")
+                await writer.drain()
+            await reader.read()
+
+        async with upstream(script) as (url, seen):
+            pool = Pool(url)
+            assert (await pool.request(b"GET", b"/", timeout=5)).body == b"ok"
+            later.set()
+            while pool.connections:  # seen and closed without anybody asking
+                await asyncio.sleep(0.005)
+            assert (await pool.request(b"GET", b"/", timeout=5, resend_safe=False)).body == b"ok"
+            assert len(seen) == 2
+
+    run(main())
+
+
+def test_a_slot_handed_to_a_caller_who_gives_up_in_that_moment_is_not_lost() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        pool = Pool("http://127.0.0.1:1", max_connections=1)
+        assert await pool._acquire(loop, loop.time() + 5) is None
+        waiting = asyncio.create_task(pool._acquire(loop, loop.time() + 5))
+        await asyncio.sleep(0)
+        pool._release(loop, None)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert pool.connections == 0
+
+    run(main())

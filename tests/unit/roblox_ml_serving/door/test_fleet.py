@@ -1,0 +1,70 @@
+"""Which server takes the next request, and what becomes of servers that come, move and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from roblox_ml_serving.door.fleet import Fleet
+from roblox_ml_serving.door.snapshot import build, resolve
+
+
+def world(fleet: Fleet, **servers: tuple[str, dict[str, str]]):
+    """Adopt servers given as name = (address, ready); returns the target of endpoint e."""
+    document = {
+        "schema": 1, "generation": 1, "endpoints": {"e": {"model": "m", "version": 1, "digest": "d"}},
+        "servers": {name: {"http": address, "grpc": address, "ready": ready} for name, (address, ready) in servers.items()},
+    }  # fmt: skip
+    snapshot = build(document)
+    fleet.update(snapshot)
+    return resolve(snapshot, "e")
+
+
+HAS = {"m/1": "d"}
+
+
+def run(coroutine) -> None:
+    asyncio.run(asyncio.wait_for(coroutine, 20))
+
+
+def test_the_least_busy_ready_server_in_turn_among_equals() -> None:
+    async def main() -> None:
+        fleet = Fleet()
+        target = world(fleet, a=("h:1", HAS), b=("h:2", HAS), c=("h:3", {}), d=("h:4", HAS))
+        assert Counter(fleet.choose(target).name for _ in range(30)) == {"a": 10, "b": 10, "d": 10}
+        busy = fleet.choose(target)
+        busy.in_flight = 1
+        assert busy.name not in {fleet.choose(target).name for _ in range(30)}
+        await fleet.close()
+
+    run(main())
+
+
+def test_a_server_that_lost_a_connection_comes_last_but_is_not_excluded() -> None:
+    async def main() -> None:
+        fleet = Fleet()
+        target = world(fleet, a=("h:1", HAS), b=("h:2", HAS))
+        dead, alive = fleet.choose(target), fleet.choose(target)
+        dead.resting_until = float("inf")
+        alive.in_flight = 50  # it fails fast, so it would always look the least busy
+        assert {fleet.choose(target) for _ in range(10)} == {alive}
+        assert fleet.choose(target, avoid=[alive]) is dead
+        assert fleet.choose(target, avoid=[alive, dead]) is None
+        await fleet.close()
+
+    run(main())
+
+
+def test_servers_are_kept_while_their_address_stays_and_closed_when_they_go() -> None:
+    async def main() -> None:
+        fleet = Fleet()
+        first = fleet.choose(world(fleet, a=("h:1", HAS)))
+        assert fleet.choose(world(fleet, a=("h:1", HAS), b=("h:2", {}))) is first
+        moved = fleet.choose(world(fleet, a=("h:9", HAS)))
+        assert moved is not first and moved.address.http == "h:9"
+        gone = world(fleet, a=("h:9", HAS))
+        world(fleet)
+        assert fleet.choose(gone) is None
+        await fleet.close()
+
+    run(main())
