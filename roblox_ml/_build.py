@@ -129,8 +129,8 @@ def _has_place(finding: Finding) -> bool:
 
 def _error(name: str, in_graph: list[Finding], in_code: list[Finding]) -> PipelineError:
     kind = PipelineError if in_graph and in_code else GraphError if in_graph else CaptureError
-    # Two parts may refuse one line for one reason (an async step): the reader hears it once, from the graph.
-    told = {finding.where for finding in in_graph}
+    # A name that is not defined is missing for both parts: the reader hears it once, from the graph.
+    told = {finding.where for finding in in_graph if finding.code == "unknown-annotation"}
     fresh = [finding for finding in in_code if finding.where not in told]
     return kind(dict.fromkeys([*in_graph, *fresh]), subject=f"pipeline {name!r}")
 

@@ -254,3 +254,18 @@ def test_specs_that_kfp_wrote_are_judged_as_its_server_did(recording: Any) -> No
     assert check_ir(load_ir(uploaded("adder"))) == []
     assert any("comp-add" in problem for problem in check_ir(load_ir(uploaded("bad"))))
     assert check_ir(load_ir(uploaded("bad2"))) != []
+
+
+@rml.pipeline
+def doubling(n: int, times: int = 1) -> None:
+    double(double(n))
+
+
+def test_from_the_decorator_to_the_server(server: Any, tmp_path: Any) -> None:
+    """The whole way, with real capture and locks: what `compile` writes is what the server gets, and the code is stored."""
+    run = doubling.submit(host=server.url, experiment="e", n=3)
+    ((_, received),) = server.state.uploads
+    assert received == doubling.compile(tmp_path / "p.yaml").read_bytes()
+    assert server.state.runs[run.id]["runtime_config"] == {"parameters": {"n": 3}}
+    store = open_store()
+    assert all(store.has(digest) for digest in doubling.build().blobs)
