@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from roblox_ml_core.errors import NotFound, RmlError, from_json
+from roblox_ml_core.names import check_name
 from roblox_ml_core.settings import ControlPlaneSettings, HomeSettings, MlflowSettings
 from roblox_ml_core.storage import BlobStore
 from starlette.exceptions import HTTPException
@@ -107,6 +108,12 @@ async def _on_rml_error(_request: Request, error: Exception) -> JSONResponse:
 async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
     """Every finding of the request's validation in one message: which field, what is wrong with it."""
     assert isinstance(error, RequestValidationError)
+    for item in error.errors():
+        if tuple(item["loc"]) == ("path", "name"):
+            try:
+                check_name(str(item["input"]), "name")
+            except RmlError as better:  # it knows a name that would do
+                return JSONResponse(better.to_json(), better.status)
     found = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
     message = "; ".join(text.encode("utf-8", "replace").decode() for text in found[:20])
     body = {"error": {"code": "invalid", "message": message[:4000], "hint": "the shapes are listed at /docs"}}

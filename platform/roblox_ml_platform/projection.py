@@ -54,7 +54,7 @@ def read_wanted(connection: Connection, model: str) -> WantedModel:
         select(t.versions).where(t.versions.c.model == model).order_by(t.versions.c.version)
     ).mappings()
     pointing: Any = connection.execute(select(t.aliases.c.alias, t.aliases.c.version).where(t.aliases.c.model == model))
-    return WantedModel(model, tuple(_wanted(row) for row in rows), dict(pointing.tuples()))
+    return WantedModel(model, tuple(_wanted(row) for row in rows), dict(pointing.tuples().all()))
 
 
 def project(client: Any, wanted: WantedModel, written: dict[str, Any]) -> None:

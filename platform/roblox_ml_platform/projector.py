@@ -27,7 +27,7 @@ __all__ = ["Projector"]
 _LOG = logging.getLogger(__name__)
 _LEASE, _LEASE_S = "mlflow-projector", 30.0
 _TICK_S = 0.5
-_BACK_OFF_S = (1.0, 60.0)
+_BACK_OFF_S = (1.0, 15.0)
 
 
 class Projector:

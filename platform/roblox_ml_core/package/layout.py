@@ -7,7 +7,7 @@ outside the list: measuring a model again must not make another model of it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -111,9 +111,13 @@ def read(root: Path) -> ModelPackage:
     return ModelPackage(root, info["format"], package_digest(info), info, signature, examples, metrics)
 
 
-def verify(root: Path, digest: str | None = None) -> ModelPackage:
-    """Read a package and hash all of it; every file that is missing, changed or not listed is in the one error."""
+def verify(root: Path, digest: str | None = None, *, ignore: Container[str] = ()) -> ModelPackage:
+    """Read a package and hash all of it; every file that is missing, changed or not listed is in the one error.
+
+    `ignore` names files that another tool may have put beside the package.
+    """
     package = read(root)
+    known = {PACKAGE, METRICS}
     listed: Mapping[str, FileEntry] = package.info["files"]
     found = []
     if digest is not None and digest != package.digest:
@@ -125,9 +129,8 @@ def verify(root: Path, digest: str | None = None) -> ModelPackage:
         elif file.stat().st_size != entry["size"] or sha256_file(file) != entry["sha256"]:
             found.append(f"{path} was changed")
     present = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    found += [
-        f"{path} is not listed" for path in sorted(present) if path not in listed and path not in (PACKAGE, METRICS)
-    ]
+    extra = (path for path in sorted(present) if path not in listed and path not in known and path not in ignore)
+    found += [f"{path} is not listed" for path in extra]
     found += [f"a {package.format} package needs {path}" for path in FORMATS[package.format] if path not in listed]
     if found:
         raise PackageError(f"the package in {root} is damaged: " + "; ".join(found), hint="build or download it again")

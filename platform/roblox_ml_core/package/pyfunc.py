@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from .layout import verify
 from .loaders import LoadedModel, load
 
 __all__ = ["PackagePredictor"]
+
+_OF_MLFLOW = ("registered_model_meta",)  # MLflow writes it into what it has downloaded
 
 
 class PackagePredictor:
@@ -24,4 +28,5 @@ class PackagePredictor:
 
 def _load_pyfunc(path: str) -> PackagePredictor:
     """The name MLflow looks for in a loader module."""
-    return PackagePredictor(load(path))
+    verify(Path(path), ignore=_OF_MLFLOW)
+    return PackagePredictor(load(path, verified=True))

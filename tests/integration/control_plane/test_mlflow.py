@@ -37,7 +37,7 @@ class Server:
             except OSError:
                 assert self._process.poll() is None, (self._folder / "log").read_text()[-3000:]
                 time.sleep(0.1)
-        raise AssertionError("MLflow did not start")
+        raise AssertionError("MLflow did not start: " + (self._folder / "log").read_text()[-3000:])
 
     def stop(self) -> None:
         if self._process is not None:
