@@ -36,7 +36,7 @@ def findings() -> list[Check]:
         try:
             results.append(check())
         except Exception as error:  # a broken check must not hide the others
-            results.append(Check("fail", check.__name__.replace("_", " ").strip(), f"{type(error).__name__}: {error}"))
+            results.append(Check("fail", check.__name__.strip("_"), f"{type(error).__name__}: {error}"))
     return results
 
 
@@ -89,15 +89,12 @@ def _uv() -> Check:
 def _triton() -> Check:
     from .._siblings import load
 
-    command = load("roblox_ml_serving.triton.install").find()
-    if command is None:
-        return Check(
-            "fail",
-            "Triton",
-            "not installed",
-            "make setup (or python scripts/setup_triton.py); RML_TRITON_DIR names the folder",
-        )
-    return Check("ok", "Triton", str(command))
+    unavailable = load("roblox_ml_core.errors").RmlError
+    try:
+        found = load("roblox_ml_serving.triton").find_installation()
+    except unavailable as error:
+        return Check("fail", "Triton", str(error), getattr(error, "hint", "") or "make setup")
+    return Check("ok", "Triton", str(found.root))
 
 
 def _libpython() -> Check:

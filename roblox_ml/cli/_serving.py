@@ -26,7 +26,7 @@ def deploy(
 
     endpoint = rml.deploy(reference, name)
     console.print(f"{endpoint.name} serves version {endpoint.version} at {endpoint.url}")
-    console.print(endpoint.curl(), highlight=False, soft_wrap=True)
+    endpoint.curl()
 
 
 def undeploy(name: str) -> None:
@@ -53,7 +53,7 @@ def predict(
     target = rml.endpoint(name)
     answer = target.grpc.predict(inputs) if grpc else target.predict(inputs)
     if json:
-        print_json(answer.to_dict())
+        print_json(list(answer))
     else:
         console.print(answer)
 
