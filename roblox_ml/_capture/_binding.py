@@ -110,14 +110,14 @@ def mutated(nodes: list[ast.AST]) -> Iterator[str]:
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if name in MUTATING_METHODS and isinstance(node.func, ast.Attribute):
-                root = _receiver(node.func.value)
+                root = receiver_root(node.func.value)
             elif name in MUTATING_FUNCTIONS and node.args:
                 root = root_name(node.args[0])
         if root is not None:
             yield root
 
 
-def _receiver(node: ast.AST) -> str | None:
+def receiver_root(node: ast.AST) -> str | None:
     """Root of `table.setdefault("k", []).append`: calls in the chain are looked through."""
     while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
         node = node.func if isinstance(node, ast.Call) else node.value

@@ -10,7 +10,7 @@ import ast
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from roblox_ml._capture._binding import MUTATING_METHODS
+from roblox_ml._capture._binding import MUTATING_METHODS, receiver_root
 from roblox_ml._capture._scopes import FunctionNode, dotted_name
 from roblox_ml._capture._statements import Statement
 from roblox_ml._capture._tables import (
@@ -180,11 +180,11 @@ def _arguments(node: ast.Call) -> list[ast.expr]:
 def _call_offence(node: ast.Call, names: Names, *, outer: bool, receiver: bool) -> Offence | None:
     words = f"the call `{_short(node)}`"
     name = dotted_name(node.func)
+    if receiver_root(node.func) == "get_ipython":
+        return Offence("magic", node, "a magic or shell command")
     if name is not None:
         path = names.resolve(name)
         builtin = name[0] if len(name) == 1 and path is None and names.class_of(name[0]) is None else None
-        if name[0] == "get_ipython":
-            return Offence("magic", node, "a magic or shell command")
         if (path or builtin) in ONE_SHOT:
             if outer:
                 return Offence("one-shot-value", node, f"`{_short(node)}`, an iterator")

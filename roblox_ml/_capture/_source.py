@@ -87,8 +87,9 @@ def kernel_cells(namespace: Mapping[str, Any]) -> tuple[Cell, ...]:
 def _cell(number: int, text: str, typed: str) -> Cell:
     label = f"cell {number}"
     body = _transparent_body(text) if _CELL_MAGIC.match(text) else None
-    if body is None:
-        return Cell(label, text, typed)
+    if body is None:  # IPython drops leading blank lines; the user's line numbers count them
+        blank = len(typed) - len(typed.lstrip("\n"))
+        return Cell(label, text, typed, first=1 + (blank if text[:1] != "\n" else 0))
     return Cell(label, body, typed, first=2)
 
 

@@ -73,7 +73,7 @@ def outcome(function):
         return type(error).__name__
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(cells, result)
 @example(["b = [1]", "a = b", "a.append(2)"], ["b"])
 @example(["b = [1]", "c = [b]", "a = c[0]", "a.append(2)"], ["c"])
@@ -99,7 +99,7 @@ pure = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(pure, st.data())
 def test_pure_constants_are_never_refused_and_reruns_change_nothing(plan, data):
     """Straight-line constants always slice; running cells again, or unrelated cells between, changes no byte."""
