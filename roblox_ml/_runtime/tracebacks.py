@@ -12,6 +12,7 @@ import os
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 __all__ = ["line_map", "render"]
 
@@ -56,12 +57,20 @@ def _rewrite(part: traceback.TracebackException, folder: Path | None, lines: Map
         if place is None:
             kept.append(frame)
         else:
+            # The carets are counted in the line as written, which only this attribute still has.
+            written = getattr(frame, "_original_line", None)
+            columns: dict[str, Any] = {"end_lineno": frame.end_lineno, "colno": frame.colno, "end_colno": frame.end_colno}
             moved = traceback.FrameSummary(
-                place, frame.lineno, frame.name, lookup_line=False, line=frame.line, end_lineno=frame.end_lineno,
-                colno=frame.colno, end_colno=frame.end_colno,
-            )  # fmt: skip
+                place,
+                frame.lineno,
+                frame.name,
+                lookup_line=False,
+                line=written or frame.line,
+                **(columns if written else {}),
+            )
             kept.append(moved)
-    part.stack = _Stack.from_list(kept)
+    part.stack = _Stack()
+    part.stack.extend(kept)
 
 
 def _place(frame: traceback.FrameSummary, folder: Path | None, lines: Mapping[str, Mapping[str, str]]) -> str | None:
