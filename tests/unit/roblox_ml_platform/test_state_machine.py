@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ class Registry(RuleBasedStateMachine):
                 moves = aliases.history(connection, NAME, alias)
                 assert [move["generation"] for move in moves] == list(range(self.generation[alias], 0, -1))
                 assert moves[0]["to"] == version
-                assert all(newer["from"] == older["to"] for newer, older in zip(moves, moves[1:], strict=False))
+                assert all(newer["from"] == older["to"] for newer, older in itertools.pairwise(moves))
             if self.follows is not None:
                 endpoint = endpoints.describe(connection, "e")
                 assert endpoint["version"] == self.pointing[self.follows]
