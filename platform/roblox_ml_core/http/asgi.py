@@ -81,5 +81,3 @@ async def respond_json(send: Send, status: int, document: object, headers: Heade
     """One whole JSON response."""
     body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     await respond(send, status, [_JSON, *(headers or ())], body)
-
-
