@@ -60,6 +60,7 @@ class _Parts:
     code: dict[str, CodeRef] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    lines: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
 
 
 def prepare(pipeline: Pipeline, arguments: Mapping[str, Any] | None = None) -> Built:
@@ -82,7 +83,7 @@ def prepare(pipeline: Pipeline, arguments: Mapping[str, Any] | None = None) -> B
         ir=ir,
         blobs=parts.blobs,
         graph=graph,
-        provenance=_provenance(pipeline),
+        provenance={**_provenance(pipeline), "lines": parts.lines},
         schedule=pipeline.schedule,
         notify=pipeline.notify,
         steps=parts.code,
@@ -105,7 +106,7 @@ def _capture_steps(graph: Graph) -> _Parts:
 
 
 def _capture_step(name: str, component: Component, sdk: Bundle, parts: _Parts) -> None:
-    from ._capture import build_bundle, capture
+    from ._capture import STEP_MODULE, build_bundle, capture
     from ._env import lock_for
     from ._packaging._needs import implied_imports
 
@@ -120,6 +121,8 @@ def _capture_step(name: str, component: Component, sdk: Bundle, parts: _Parts) -
     bundle = build_bundle(found, python=f"{sys.version_info.major}.{sys.version_info.minor}", lock=lock.digest)
     parts.blobs[bundle.digest] = bundle.data
     parts.blobs[lock.digest] = lock.text.encode()
+    # For tracebacks. Cell numbers change without the code changing, so they stay outside the bundle.
+    parts.lines[bundle.digest] = {f"{STEP_MODULE}.py": {str(n): origin.where for n, origin in found.lines.items()}}
     parts.code[name] = CodeRef(sdk.digest, bundle.digest, lock.digest, found.entry)
 
 

@@ -59,10 +59,13 @@ def _rewrite(part: traceback.TracebackException, folder: Path | None, lines: Map
         else:
             # The carets are counted in the line as written, which only this attribute still has.
             written = getattr(frame, "_original_line", None)
-            columns: dict[str, Any] = {"end_lineno": frame.end_lineno, "colno": frame.colno, "end_colno": frame.end_colno}
+            columns: dict[str, Any] = {
+                "end_lineno": frame.end_lineno,
+                "colno": frame.colno,
+                "end_colno": frame.end_colno,
+            }
             moved = traceback.FrameSummary(
-                place,
-                frame.lineno,
+                *_file_and_line(place, frame.lineno),
                 frame.name,
                 lookup_line=False,
                 line=written or frame.line,
@@ -82,6 +85,12 @@ def _place(frame: traceback.FrameSummary, folder: Path | None, lines: Mapping[st
     except ValueError:
         return None
     return lines.get(relative, {}).get(str(frame.lineno)) or relative
+
+
+def _file_and_line(place: str, lineno: int | None) -> tuple[str, int | None]:
+    """`train.py:12` is line 12 of a file; a cell's name already says the line."""
+    file, _, line = place.rpartition(":")
+    return (file, int(line)) if file and line.isdigit() else (place, lineno)
 
 
 class _Stack(traceback.StackSummary):

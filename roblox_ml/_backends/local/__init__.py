@@ -16,6 +16,7 @@ from ..._store import open_store
 from ...errors import RunError
 from .execution import Execution
 from .record import RunFolder
+from .registry import ensure_control_plane
 from .spec import ParameterDef, PipelineSpec, load
 
 if TYPE_CHECKING:
@@ -75,15 +76,18 @@ class LocalExecutor:
         for digest, data in built.blobs.items():
             if store.put(data) != digest:
                 raise RunError(f"blob {digest} of {built.name} does not have this sha256: compile the pipeline again")
+        provenance = dict(built.provenance or {})
         about = {
             "pipeline": built.name,
             "created": time.time(),
             "arguments": given,
-            "provenance": built.provenance or {},
+            "provenance": {k: v for k, v in provenance.items() if k != "lines"},
             "schedule": built.schedule,
             "notify": built.notify,
         }
-        folder = RunFolder.create(_new_id(built.name), about, built.ir)
+        # Where each shipped line came from, by bundle: a step's traceback names the user's cells with it.
+        lines = provenance.get("lines") or {}
+        folder = RunFolder.create(_new_id(built.name), about, built.ir, lines)
         lock = folder.lock()
         assert lock is not None, "nobody else knows this run"
         Execution(folder, spec, lock, use_cache=cache).start()
@@ -99,6 +103,7 @@ def resume(folder: RunFolder, *, cache: bool = True) -> None:
     try:
         folder.cancel_path.unlink(missing_ok=True)
         spec = load((folder.path / "ir.yaml").read_bytes())
+        ensure_control_plane(spec)
     except BaseException:
         os.close(lock)
         raise

@@ -20,6 +20,7 @@ from . import process
 from .flow import Outcome
 from .names import Names
 from .record import EventLog, RunFolder
+from .registry import control_plane_url
 from .scheduler import Scheduler
 from .slots import machine
 from .spec import PipelineSpec
@@ -133,9 +134,10 @@ class Execution(threading.Thread):
             "RML_RUN_ID": self.folder.id,
             "RML_PIPELINE": str(about.get("pipeline") or ""),
         }
-        for name in ("RML_CONTROL_URL", "RML_TOKEN"):
-            if os.environ.get(name):
-                environment[name] = os.environ[name]
+        if url := control_plane_url():
+            environment["RML_CONTROL_URL"] = url
+        if token := os.environ.get("RML_TOKEN"):
+            environment["RML_TOKEN"] = token
         git = {k: v for k, v in (provenance.get("git") or {}).items() if k != "patch"}
         if git:
             environment["RML_GIT"] = json.dumps(git, sort_keys=True)

@@ -39,13 +39,18 @@ class RunFolder:
         self.id = path.name
 
     @classmethod
-    def create(cls, run_id: str, about: Mapping[str, Any], ir: bytes) -> RunFolder:
+    def create(
+        cls, run_id: str, about: Mapping[str, Any], ir: bytes, lines: Mapping[str, Any] | None = None
+    ) -> RunFolder:
         """Make the folder; it appears with everything in it that every reader may rely on."""
         folder = runs_folder() / run_id
         fresh = folder.with_name(f".{run_id}.new")
         (fresh / "logs").mkdir(parents=True)
         (fresh / "ir.yaml").write_bytes(ir)
         (fresh / "events.jsonl").touch()
+        for code, known in (lines or {}).items():
+            (fresh / "lines").mkdir(exist_ok=True)
+            (fresh / "lines" / f"{code}.json").write_text(json.dumps(known), "utf-8")
         text = json.dumps({"schema": SCHEMA, "id": run_id, **about}, indent=1, sort_keys=True, default=_plain)
         (fresh / "run.json").write_text(text, "utf-8")
         fresh.rename(folder)
@@ -88,6 +93,10 @@ class RunFolder:
 
     def artifacts(self, task: str) -> Path:
         return self.path / "artifacts" / file_name(task)
+
+    def lines(self, code: str) -> Path:
+        """The map from a bundle's lines to the user's (see `roblox_ml._runtime.tracebacks`)."""
+        return self.path / "lines" / f"{code}.json"
 
     def lock(self) -> int | None:
         """Become this run's executor: a handle to close at the end, or None when there is one already."""

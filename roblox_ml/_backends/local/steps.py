@@ -117,6 +117,10 @@ class StepRunner:
         executor_input = self._prepare(name, component, inputs)
         command = self._command(name, container, executor_input)
         environment = process.step_environment({**self.environment, **container.env, "RML_TASK": name})
+        if "--code" in container.args[:-1]:
+            lines = self.folder.lines(container.args[container.args.index("--code") + 1])
+            if lines.is_file():
+                environment["RML_LINES"] = str(lines)
         if self.slots.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, lease.gpus))
         log = self.folder.log(name)

@@ -38,7 +38,7 @@ def test_lines_are_named_by_their_cells(tmp_path: Path, monkeypatch: pytest.Monk
     text = tracebacks.render(fail(folder), folder)
     assert "  cell 1, line 2, in helper\n    return 1 / n\n           ~~^~~\n" in text
     assert "  cell 3, line 9, in step" in text
-    assert "train.py" in text
+    assert 'File "train.py", line 8, in step' in text
     assert "direct cause" in text and text.endswith("ValueError: no")
     assert str(folder) not in text
 
