@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from roblox_ml._capture._policy import Names, Offence, effect_path, statement_offence
-from roblox_ml._capture._statements import Alias, Statement, future_features, parse
+from roblox_ml._capture._statements import Alias, Statement, future_features, parse, with_decorators
 from roblox_ml._capture._tables import EFFECT_IMPORTS
 from roblox_ml._capture._types import Cell
 
@@ -67,8 +67,9 @@ class Index:
         self._indirect()
 
     def _place(self, statement: Statement, cell: Cell, future: frozenset[str]) -> None:
-        if statement.bare is not None and any(self.resolve(r, END) == "roblox_ml.step" for r in statement.step_roots):
-            statement = statement.bare
+        if statement.bare is not None:
+            is_step = any(self.resolve(root, END) == "roblox_ml.step" for root in statement.step_roots)
+            statement = statement.bare if is_step else with_decorators(statement)
         if self._repeats(statement, future):
             return
         position = len(self.placed)
@@ -134,8 +135,11 @@ class Index:
         positions = self._binders.get(name, [])
         found: list[int] = []
         for position in reversed(positions[: bisect_left(positions, at)]):
+            statement = self.placed[position].statement
+            if statement.kind == "delete" and found:  # before this, there was no such name
+                break
             found.append(position)
-            if name in self.placed[position].statement.certain:
+            if name in statement.certain:
                 break
         return found[::-1]
 
@@ -224,12 +228,11 @@ class Index:
     def names_at(self, position: int) -> Names:
         """How names resolve just before a statement runs."""
 
-        def class_of(name: str) -> ast.ClassDef | None:
+        def bound_by(name: str) -> ast.stmt | None:
             positions = self.binders(name, position)
-            node = self.placed[positions[-1]].statement.node if positions else None
-            return node if isinstance(node, ast.ClassDef) else None
+            return self.placed[positions[-1]].statement.node if positions else None
 
-        return Names(lambda parts: self.resolve(parts, position), class_of)
+        return Names(lambda parts: self.resolve(parts, position), bound_by)
 
     def offence(self, position: int) -> Offence | None:
         """Why the statement at `position` cannot be repeated in a step, None when it can."""

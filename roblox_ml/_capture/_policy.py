@@ -23,6 +23,7 @@ from roblox_ml._capture._tables import (
     PURE_PREFIXES,
     RECORD_BASES,
     RECORD_DECORATORS,
+    RECORD_FACTORIES,
 )
 
 LITERAL_LIMIT = 64 * 1024
@@ -48,10 +49,22 @@ class Offence:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """How names resolve where a statement ran: to a dotted import, or to a class statement of the source."""
+    """How names resolve where a statement ran: to a dotted import, or to the statement of the source that bound them."""
 
     resolve: Callable[[tuple[str, ...]], str | None]
-    class_of: Callable[[str], ast.ClassDef | None]
+    bound_by: Callable[[str], ast.stmt | None]
+
+    def class_of(self, name: str) -> ast.ClassDef | None:
+        node = self.bound_by(name)
+        return node if isinstance(node, ast.ClassDef) else None
+
+    def is_record(self, name: str) -> bool:
+        """Whether `name` is a class whose instances only hold their arguments, written out or made by a factory."""
+        node = self.bound_by(name)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            factory = dotted_name(node.value.func)
+            return factory is not None and self.resolve(factory) in RECORD_FACTORIES
+        return _is_record(node if isinstance(node, ast.ClassDef) else None, self)
 
 
 def statement_offence(node: ast.stmt, names: Names, *, text: str = "") -> Offence | None:
@@ -192,7 +205,7 @@ def _call_offence(node: ast.Call, names: Names, *, outer: bool, receiver: bool) 
         if path is not None and not _pure_path(path):
             return Offence("computed-value", node, words)
         if path is None and len(name) == 1:
-            known = builtin in PURE_BUILTINS or _is_record(names.class_of(name[0]), names)
+            known = builtin in PURE_BUILTINS or names.is_record(name[0])
             if not known:
                 return Offence("computed-value", node, words)
             if builtin in ("list", "set", "tuple", "dict", "sorted") and node.args:

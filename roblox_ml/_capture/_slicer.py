@@ -53,7 +53,7 @@ class Slicer:
             return
         last = self.index.placed[positions[-1]]
         if last.statement.kind == "delete":
-            if hard:
+            if hard or at != END:  # a statement that may read it would find another value in the slice
                 where = self.judge.at(positions[-1])
                 self.judge.add(_findings.deleted(name, self.judge.user_of(user), *where, last.statement.node))
             return

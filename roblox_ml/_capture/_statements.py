@@ -96,11 +96,10 @@ def _statements(text: str, tree: ast.Module) -> Iterator[Statement]:
             yield from _imports(node)
             continue
         piece, lines = _cut(raw, node, _first_line(node))
-        statement = _analyse(node, piece, lines)
-        if isinstance(node, FunctionNode):
-            yield _with_bare(statement, raw, node)
+        if isinstance(node, FunctionNode) and any(map(_looks_like_step, node.decorator_list)):
+            yield _with_bare(Statement(node, piece, lines, type(node).__name__.lower()), raw, node)
         else:
-            yield statement
+            yield _analyse(node, piece, lines)
 
 
 def _first_line(node: ast.stmt) -> tuple[int, int]:
@@ -120,10 +119,8 @@ def _cut(raw: list[bytes], node: ast.stmt | ast.expr, start: tuple[int, int]) ->
 
 
 def _with_bare(statement: Statement, raw: list[bytes], node: ast.FunctionDef | ast.AsyncFunctionDef) -> Statement:
-    """Attach the variant of a function without its step decorators."""
+    """Attach the variant of a function without its step decorators; the statement itself is analysed when needed."""
     candidates = [d for d in node.decorator_list if _looks_like_step(d)]
-    if not candidates:
-        return statement
     pieces: list[str] = []
     lines: list[int] = []
     kept = [d for d in node.decorator_list if d not in candidates]
@@ -169,6 +166,12 @@ def _single(node: ast.Import | ast.ImportFrom, item: ast.alias) -> ast.stmt:
     if isinstance(node, ast.Import):
         return ast.Import(names=[item])
     return ast.ImportFrom(module=node.module, names=[item], level=node.level)
+
+
+@lru_cache(maxsize=1024)
+def with_decorators(statement: Statement) -> Statement:
+    """A function whose decorator looked like a step's and was not: analysed as it is written."""
+    return _analyse(statement.node, statement.text, statement.lines)
 
 
 def _analyse(node: ast.stmt, text: str, lines: tuple[int, ...]) -> Statement:

@@ -74,6 +74,7 @@ IMPURE_LAST = _words(
 RECORD_BASES = _words(
     "typing.NamedTuple typing.TypedDict enum.Enum enum.IntEnum enum.StrEnum enum.Flag enum.IntFlag pydantic.BaseModel"
 )
+RECORD_FACTORIES = _words("collections.namedtuple typing.NamedTuple dataclasses.make_dataclass enum.Enum enum.IntEnum")
 RECORD_DECORATORS = _words("dataclasses.dataclass attr.s attr.define attr.frozen attrs.define attrs.frozen")
 """A class of the notebook made with these only stores what it is given: an instance with carried arguments is carried."""
 

@@ -36,7 +36,8 @@ statement = st.one_of(
     _join("def s():\n    global ", name, "\n    ", name, " = 7"), st.just("s()"), _join(name, ", ", name, " = ", name, ", 1"),
     _join("class K:\n    v = ", name, "\n    ", name, " = 5"), _join(name, " = K.v"), _join("K.v = ", atom),
     _join("try:\n    ", name, " = ", name, "[0]\nexcept Exception:\n    ", name, " = 0"), _join("(", name, " := ", value, ")"),
-    _join("@deco\ndef f(x=1):\n    return ", name), _join("def deco(fn):\n    TABLE.append(", name, ")\n    return fn"), st.just("TABLE = []"),
+    _join("@deco\ndef f(x=1):\n    return ", name), _join("def deco(fn):\n    TABLE.append(", name, ")\n    return fn"),
+    st.just("TABLE = []"),
 )  # fmt: skip
 cells = st.lists(
     st.one_of(st.lists(statement, min_size=1, max_size=2).map("\n".join), st.integers(0, 20)), min_size=1, max_size=14

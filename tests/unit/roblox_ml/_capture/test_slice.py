@@ -173,31 +173,26 @@ def test_submodule_imports_accumulate(notebook, fresh):
 
 
 def test_constant_constructors(notebook, fresh):
+    notebook.run("import re, logging, datetime, os\nfrom pathlib import Path", "from collections import namedtuple")
+    notebook.run("from functools import partial\nfrom typing import TypeVar\nlog = logging.getLogger(__name__)")
     notebook.run(
-        "import re, logging, datetime, os\nfrom pathlib import Path\nfrom collections import namedtuple\nfrom functools import partial\nfrom typing import TypeVar"
+        "PAT = re.compile(r'\\d+')\nOUT = Path('x') / 'y'\nSTOP = frozenset({'a'})\nDAY = datetime.timedelta(days=1)"
     )
     notebook.run(
-        "PAT = re.compile(r'\\d+')\nOUT = Path('x') / 'y'\nlog = logging.getLogger(__name__)\nSTOP = frozenset({'a'})\nDAY = datetime.timedelta(days=1)"
-    )
-    notebook.run(
-        "P = namedtuple('P', 'a b')\nORIGIN = P(0, 0)"
-        if False
-        else "P = namedtuple('P', 'a b')\nJ = os.path.join('a', 'b')\nT = TypeVar('T')\nWORDS = 'a b'.split()"
+        "P = namedtuple('P', 'a b')\nORIGIN = P(0, 0)\nJ = os.path.join('a', 'b')\nT = TypeVar('T')\nWORDS = 'a b'.split()"
     )
     notebook.run(
         "def add(a, b): return a + b\ninc = partial(add, 1)\nSQUARES = {i: i * i for i in range(3)}\nkey = lambda x: -x"
     )
-    notebook.run(
-        STEP.format(
-            "(PAT.findall('a1'), str(OUT), sorted(STOP), DAY, J, WORDS, inc(n), SQUARES, key(n), P(1, 2) == (1, 2), T is not None, log is not None)"
-        )
-    )
+    values = "PAT.findall('a1'), str(OUT), sorted(STOP), DAY, J, WORDS, inc(n), SQUARES, key(n), ORIGIN == (0, 0)"
+    notebook.run(STEP.format(f"({values}, T is not None, log is not None)"))
     assert call(notebook, fresh, 4)[0][6] == 5
 
 
 def test_dataclass_instance_of_constants(notebook, fresh):
     notebook.run(
-        "from dataclasses import dataclass, field\n@dataclass\nclass Config:\n    lr: float = 0.1\n    tags: list = field(default_factory=list)"
+        "from dataclasses import dataclass, field",
+        "@dataclass\nclass Config:\n    lr: float = 0.1\n    tags: list = field(default_factory=list)",
     )
     notebook.run("cfg = Config(lr=0.5)", "cfg.lr = 0.7", STEP.format("(cfg.lr, cfg.tags)"))
     assert call(notebook, fresh)[0] == (0.7, [])
