@@ -87,6 +87,7 @@ class LocalExecutor:
         }
         # Where each shipped line came from, by bundle: a step's traceback names the user's cells with it.
         lines = provenance.get("lines") or {}
+        ensure_control_plane(spec)
         folder = RunFolder.create(_new_id(built.name), about, built.ir, lines)
         lock = folder.lock()
         assert lock is not None, "nobody else knows this run"
