@@ -117,6 +117,20 @@ def offending(
     return Finding(code, message, where, why, fix, source)
 
 
+def computed_default(function: str, cell: Cell, lines: tuple[int, ...], offence: Offence) -> Finding:
+    """A default value is computed when the `def` runs, so in a step it is computed again."""
+    where, source = at_node(cell, lines, offence.node)
+    return Finding(
+        "computed-value",
+        f"a default value of `{function}` is {offence.what}",
+        where,
+        FRESH
+        + " A default value would be computed again there, when the code is loaded, and could be slow or different.",
+        "use `None` as the default and compute the value inside the function",
+        source,
+    )
+
+
 def uncarried_change(name: str, user: str, cell: Cell, lines: tuple[int, ...], offence: Offence) -> Finding:
     where, source = at_node(cell, lines, offence.node)
     return Finding(

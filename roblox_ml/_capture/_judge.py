@@ -46,6 +46,8 @@ class Judge:
             before = self._where(earlier[-1]) if earlier else None
             node = _binding_node(statement.node, name)
             finding = _findings.shadowed(name, label, *where, node, statement.fragile[name], before)
+        elif offence is not None and statement.kind in ("functiondef", "asyncfunctiondef"):
+            finding = _findings.computed_default(name, *where, offence)
         elif offence is not None and name not in statement.binds:
             finding = _findings.uncarried_change(name, label, *where, offence)
         elif offence is not None:
@@ -62,6 +64,13 @@ class Judge:
         elif finding is not None:
             del self._judged[(position, name)]
         return finding is None
+
+    def judge_default(self, entry: int) -> None:
+        """The step's own definition: its default values run again in the step."""
+        offence = self.index.offence(entry)
+        if offence is not None:
+            name = self.step.removeprefix("step ").strip("`")
+            self.add(_findings.computed_default(name, *self.at(entry), offence))
 
     def _live_value(self, name: str, position: int, at: int) -> tuple[object, bool]:
         namespace: Mapping[str, object] = self.source.namespace or {}

@@ -72,7 +72,8 @@ def statement_offence(node: ast.stmt, names: Names, *, text: str = "") -> Offenc
     if isinstance(node, ast.Import | ast.ImportFrom | ast.Pass | ast.Raise | ast.ClassDef | ast.Assert | ast.Global):
         return None
     if isinstance(node, FunctionNode):
-        return None
+        defaults = [*node.args.defaults, *(default for default in node.args.kw_defaults if default is not None)]
+        return _first(*(expression_offence(default, names) for default in defaults))
     if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
         if len(text) > LITERAL_LIMIT:
             return Offence("huge-literal", node, f"{len(text) // 1024} KiB of source")

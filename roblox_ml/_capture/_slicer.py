@@ -35,6 +35,7 @@ class Slicer:
 
     def run(self, entry: int) -> None:
         """Choose everything the statement at `entry` needs."""
+        self.judge.judge_default(entry)
         self._include(entry, "the step itself", END)
         self._carry_effects()
         self.judge.report_globals(self.chosen)

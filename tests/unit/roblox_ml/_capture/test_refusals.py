@@ -88,6 +88,14 @@ def test_message_names_the_type_and_size(notebook):
     assert "DataFrame of shape 1,000 x 1" in finding.message and "df: rml.Dataset" in finding.fix
 
 
+def test_default_values_are_judged_too(notebook):
+    notebook.run("import time", "def helper(x=time.time(), *, y=(1, 2)):\n    return x", STEP.format("helper()"))
+    finding = notebook.refusal()
+    assert finding.where == "cell 2, line 1" and "time.time()" in finding.message and "default" in finding.message
+    notebook.run("def step(x=time.time()):\n    return x")
+    assert notebook.refusal().where == "cell 4, line 1"
+
+
 def test_the_chain_of_use_is_named(notebook):
     notebook.run("import io\nout = io.StringIO()", "def helper():\n    return out", STEP.format("helper()"))
     assert "used by `helper` (cell 2, line 1)" in notebook.refusal().message
