@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
+import json
 import os
 import shutil
 import stat
@@ -21,6 +22,8 @@ from ..errors import RmlSdkError
 __all__ = ["MARKER", "BundleRefused", "cache_folder", "fetch", "unpacked"]
 
 MARKER = ".complete"
+MANIFEST = "MANIFEST.json"
+SCHEMA = 1
 
 
 class BundleRefused(RmlSdkError):
@@ -74,12 +77,22 @@ def _unpack(data: bytes, folder: Path) -> None:
             members = archive.infolist()
             for member in members:
                 _check(member)
+            if MANIFEST in archive.namelist():
+                _check_schema(json.loads(archive.read(MANIFEST)).get("schema"))
             fresh.mkdir(parents=True)
             archive.extractall(fresh)
         (fresh / MARKER).touch()
         fresh.rename(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _check_schema(schema: object) -> None:
+    if schema != SCHEMA:
+        raise BundleRefused(
+            f"the code bundle is of schema {schema}, this SDK reads schema {SCHEMA}",
+            fix="compile the pipeline with the version of roblox_ml that runs it",
+        )
 
 
 def _check(member: zipfile.ZipInfo) -> None:

@@ -54,6 +54,12 @@ def test_a_link_is_refused() -> None:
         unpacked(digest)
 
 
+def test_a_bundle_of_a_later_schema_is_refused() -> None:
+    digest = open_store().put(archive(("MANIFEST.json", '{"schema": 2}'), ("rml_step.py", "")))
+    with pytest.raises(BundleRefused, match="schema 2"):
+        unpacked(digest)
+
+
 def test_a_damaged_bundle_is_refused() -> None:
     store = open_store()
     digest = store.put(archive(("a.py", "")))
