@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 from . import _siblings
 from .errors import Conflict, NotFound, NotRunning, RemoteError, RmlSdkError
 
-__all__ = ["control", "door_url", "ensure_stack", "grpc_address", "translated"]
+__all__ = ["control", "control_url", "door_url", "ensure_stack", "grpc_address", "translated"]
 
 
 def door_url() -> str:
     """The door's REST address, without a slash at the end."""
-    if not (os.environ.get("RML_DOOR_URL") or os.environ.get("RML_DOOR_PORT")):
+    if not os.environ.get("RML_DOOR_URL"):
         from . import _stack
 
         if found := _stack.address("door"):
@@ -29,7 +29,7 @@ def door_url() -> str:
 
 def grpc_address() -> str:
     """The door's gRPC address, host:port."""
-    if not (os.environ.get("RML_DOOR_GRPC") or os.environ.get("RML_DOOR_GRPC_PORT")):
+    if not os.environ.get("RML_DOOR_GRPC"):
         from . import _stack
 
         part = _stack.status().get("door")
@@ -47,16 +47,31 @@ def ensure_stack(say: Callable[[str], None]) -> None:
     _stack.ensure(say=say)
 
 
+def control_url(*, start: bool = False) -> str:
+    """The control plane's address. `start`: when none answers and none was named, the local stack's is started first.
+
+    Raises:
+        NotRunning: it could not be started.
+    """
+    if named := os.environ.get("RML_CONTROL_URL"):
+        return named.rstrip("/")
+    from . import _stack
+
+    if found := _stack.address("control-plane"):
+        return found
+    url = str(_siblings.load("roblox_ml_core.settings").ControlPlaneSettings().base_url)
+    if start:
+        with translated(), _siblings.load("roblox_ml_core.registry").RegistryClient(url) as client:
+            answers = client.ready()
+        if not answers:
+            _stack.ensure("control-plane")
+    return url
+
+
 @contextmanager
 def control() -> Iterator[Any]:
     """A client of the control plane whose errors are the SDK's."""
-    registry = _siblings.load("roblox_ml_core.registry")
-    url = None
-    if not (os.environ.get("RML_CONTROL_URL") or os.environ.get("RML_CONTROL_PORT")):
-        from . import _stack
-
-        url = _stack.address("control-plane")
-    with translated(), registry.RegistryClient(url) as client:
+    with translated(), _siblings.load("roblox_ml_core.registry").RegistryClient(control_url()) as client:
         yield client
 
 

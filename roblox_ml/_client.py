@@ -6,7 +6,6 @@ the local stack is started when nothing answers, and blobs are found whether or 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _siblings
-from ._addresses import translated
+from ._addresses import control_url, translated
 from .errors import PackageError
 
 __all__ = ["Connection", "connect"]
@@ -64,33 +63,12 @@ def connect() -> Iterator[Connection]:
     with translated(), _package_errors():
         settings = _siblings.load("roblox_ml_core.settings")
         storage = _siblings.load("roblox_ml_core.storage")
-        client = _siblings.load("roblox_ml_core.registry").RegistryClient
-        registry = client(_local_address())
-        if not _elsewhere() and not registry.ready():
-            from ._stack import ensure
-
-            ensure("control-plane")
-            registry.close()
-            registry = client(_local_address())
+        registry = _siblings.load("roblox_ml_core.registry").RegistryClient(control_url(start=True))
         home = settings.HomeSettings()
         token = home.read_token()
         with registry:
             local = storage.BlobStore(home.store_url, token=token)
             yield Connection(registry, local, storage.BlobStore(f"{registry.url}/v1/store", token=token))
-
-
-def _elsewhere() -> bool:
-    """Whether the environment names a control plane: that one is used, never started."""
-    return bool(os.environ.get("RML_CONTROL_URL") or os.environ.get("RML_CONTROL_PORT"))
-
-
-def _local_address() -> str | None:
-    """Where the local stack's control plane listens; None leaves it to the settings."""
-    if _elsewhere():
-        return None
-    from ._stack import address
-
-    return address("control-plane")
 
 
 @contextmanager

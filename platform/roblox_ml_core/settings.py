@@ -173,7 +173,9 @@ class AgentSettings(BaseSettings):
     tick_s: float = Field(default=0.5, gt=0, description="how often Triton and its processes are looked at")
     probe_s: float = Field(default=10.0, gt=0, description="how often every resident version is asked its known answer")
     grace_s: float = Field(default=30.0, ge=0, description="how long a version stays after nobody wants it any more")
-    max_attempts: int = Field(default=8, gt=0, description="failed loads of one version before the agent gives up on it")
+    max_attempts: int = Field(
+        default=8, gt=0, description="failed loads of one version before the agent gives up on it"
+    )
     memory_budget_mb: int = Field(default=0, ge=0, description="memory all resident versions may take; 0: no limit")
     instances: int = Field(default=0, ge=0, description="instances per version; 0: one per core this process may use")
     metrics_port: int = Field(default=0, ge=0, le=65535, description="Prometheus port of the agent; 0: none")

@@ -21,10 +21,10 @@ def ensure_control_plane(spec: PipelineSpec) -> None:
     """Start the local control plane when the pipeline registers and nobody said that another is to be used."""
     registers = any(c.container is not None and _ENTRY in c.container.args for c in spec.components.values())
     # Without the server's package there is nothing to start; the register step then says what is missing.
-    if registers and not os.environ.get("RML_CONTROL_URL") and find_spec("roblox_ml_platform") is not None:
-        from ..._stack import ensure
+    if registers and find_spec("roblox_ml_platform") is not None:
+        from ..._addresses import control_url
 
-        ensure("control-plane")
+        control_url(start=True)
 
 
 def control_plane_url() -> str | None:
