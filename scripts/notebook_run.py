@@ -6,6 +6,7 @@ the step's last words for those that take long.
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -33,8 +34,6 @@ def execute(source: Path, say: Say, *, timeout: int = 1800) -> Any:
     notebook = nbformat.read(source, as_version=4)
     with _Steps(say):
         client = _Talking(notebook, say, timeout=timeout, resources={"metadata": {"path": str(source.parent)}})
-        client.km = client.create_kernel_manager()
-        client.km.transport = "ipc"  # sockets only this user can open, instead of TCP ports anybody here could
         try:
             client.execute()
         except CellExecutionError as error:
@@ -50,9 +49,17 @@ class _Talking(NotebookClient):  # type: ignore[misc, unused-ignore]
     def __init__(self, notebook: Any, say: Say, **options: Any) -> None:
         super().__init__(notebook, **options)
         self._say = say
+        self._sockets = tempfile.TemporaryDirectory(prefix="rml-")
         self._heading = ""
         self._shown = ""
         self.on_cell_start = self._start
+
+    def create_kernel_manager(self) -> Any:
+        """Talk to the kernel through sockets only this user can open, instead of TCP ports anybody here could."""
+        manager = super().create_kernel_manager()
+        manager.transport = "ipc"
+        manager.ip = str(Path(self._sockets.name) / "kernel")
+        return manager
 
     def _start(self, cell: Any, cell_index: int) -> None:
         if cell.cell_type == "markdown":
