@@ -53,7 +53,7 @@ class Target:
     endpoint: str
     serving: Version
     replicas: tuple[str, ...]
-    is_desired: bool  # False: an older version answers because the desired one is not ready yet
+    is_desired: bool  # False: the version before answers because the desired one is not ready yet
     triton_model: str = field(init=False)
     http_base: bytes = field(init=False)
     version_text: str = field(init=False)
@@ -116,12 +116,9 @@ def _decide(
     endpoint: str, entry: Mapping[str, Any], kept: Version | None, ready: Mapping[str, Mapping[str, str]]
 ) -> Target | Refusal:
     desired = Version(str(entry["model"]), int(entry["version"]), str(entry["digest"]))
-    candidates = [desired]
-    if kept is not None:
-        candidates.append(kept)
-    previous = entry.get("previous")
-    if previous is not None:
-        candidates.append(Version(desired.model, int(previous)))
+    # Only a move that is not finished yet lets another version answer: the one that answered until now. A desired
+    # version that is lost is refused until it is back; the one before it may have been rolled back for a reason.
+    candidates = [desired] if kept is None else [desired, kept]
     for candidate in candidates:
         replicas = tuple(server for server, models in ready.items() if _has(models, candidate))
         if replicas:
