@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from roblox_ml._capture import capture, cells_source
+from roblox_ml._capture import capture, capture_name, cells_source
 from roblox_ml.errors import CaptureError
 
 NAMES = ("a", "b", "c", "d")
@@ -157,3 +157,25 @@ def test_aliases_see_each_others_changes(reader):
     there: dict = {}
     exec(capture(namespace["step"], cells_source(texts, namespace)).files["rml_step.py"], there)
     assert there["step"]() == [1, 2, 3, 4]
+
+
+def test_a_constant_run_again_after_its_reader_changes_no_byte():
+    texts = ["import math\nLR = 0.1", "CFG = {'lr': LR, 'pi': math.pi}", "def step():\n    return CFG, LR"]
+    once = capture_name("step", cells_source(texts)).files
+    assert capture_name("step", cells_source([*texts[:2], texts[0], texts[2]])).files == once
+    other = capture_name("step", cells_source([*texts[:2], "LR = 0.2", texts[2]])).files["rml_step.py"].decode()
+    assert other.index("LR = 0.1") < other.index("CFG") and "LR = 0.2" in other
+
+
+def test_a_decorator_sees_the_value_of_its_time():
+    texts = [
+        "K = 2",
+        "def now():\n    return K",
+        "def stamp(f):\n    v = now()\n    return lambda: (v, f())",
+        "@stamp\ndef helper():\n    return K",
+    ]
+    texts += ["K = 5", "def step():\n    return helper()"]
+    namespace = replay(texts)
+    there: dict = {}
+    exec(capture(namespace["step"], cells_source(texts, namespace)).files["rml_step.py"], there)
+    assert there["step"]() == namespace["step"]() == (2, 5)
