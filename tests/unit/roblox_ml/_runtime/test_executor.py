@@ -8,7 +8,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -133,7 +133,7 @@ def test_a_new_artifact_returned_twice_arrives_twice(call: Callable[..., Any]) -
 
 
 def test_lists_of_artifacts_and_optional_inputs(call: Callable[..., Any], tmp_path: Path) -> None:
-    def step(parts: list[rml.Dataset], extra: rml.Dataset | None = None, word: Optional[str] = None) -> str:
+    def step(parts: list[rml.Dataset], extra: rml.Dataset | None = None, word: str | None = None) -> str:
         return ",".join((p.path / "x.txt").read_text() for p in parts) + f" {extra} {word}"
 
     parts = [dataset(tmp_path / f"in{n}", str(n)) for n in range(3)]

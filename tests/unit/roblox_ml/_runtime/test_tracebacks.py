@@ -10,7 +10,16 @@ import pytest
 
 from roblox_ml._runtime import tracebacks
 
-SOURCE = "def helper(n):\n    return 1 / n\n\ndef step():\n    try:\n        helper(0)\n    except ZeroDivisionError as error:\n        raise ValueError('no') from error\n"
+SOURCE = """\
+def helper(n):
+    return 1 / n
+
+def step():
+    try:
+        helper(0)
+    except ZeroDivisionError as error:
+        raise ValueError('no') from error
+"""
 
 
 def fail(folder: Path) -> BaseException:

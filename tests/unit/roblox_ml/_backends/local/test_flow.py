@@ -34,7 +34,10 @@ deploymentSpec:
 root:
   dag:
     tasks:
-      z: {componentRef: {name: comp-f}, dependentTasks: [for-loop-1], retryPolicy: {maxRetryCount: 3, backoffDuration: 2s, backoffFactor: 3, backoffMaxDuration: 10s}}
+      z:
+        componentRef: {name: comp-f}
+        dependentTasks: [for-loop-1]
+        retryPolicy: {maxRetryCount: 3, backoffDuration: 2s, backoffFactor: 3, backoffMaxDuration: 10s}
       for-loop-1:
         componentRef: {name: comp-loop}
         parameterIterator: {itemInput: item, items: {raw: '[1, 2]'}}
