@@ -58,9 +58,10 @@ PROGRAMS: dict[str, tuple[list[str], str, int, int | None, str]] = {
         "text-of-output", 3, 3, "",
     ),
     "wrong type between steps": (
-        [HEAD, "@rml.step\ndef use() -> rml.Dataset:\n    return rml.Dataset()\n\n@rml.step\ndef train(model: rml.Model) -> int:\n    return 1",
+        [HEAD, "@rml.step\ndef use() -> rml.Dataset:\n    return rml.Dataset()",
+         "@rml.step\ndef train(model: rml.Model) -> int:\n    return 1",
          "@rml.pipeline\ndef flow():\n    train(use())"],
-        "wrong-type", 3, 3, "Model",
+        "wrong-type", 4, 3, "Model",
     ),
     "text for a number": (
         [HEAD, "@rml.step\ndef use(n: int) -> int:\n    return n", "@rml.pipeline\ndef flow():\n    use('three')"],
@@ -164,7 +165,7 @@ def test_a_wrong_program_is_refused_with_cell_reason_and_remedy(name: str, shell
 @pytest.mark.parametrize("name", AT_DEFINITION)
 def test_a_wrong_declaration_is_refused(name: str, shell: InteractiveShell, tmp_path) -> None:
     cell, code, words = AT_DEFINITION[name]
-    error = run(shell, program(cell) + [CALLS_USE.format(path=str(tmp_path / "flow.yaml"))])
+    error = run(shell, [*program(cell), CALLS_USE.format(path=str(tmp_path / "flow.yaml"))])
     assert error is not None, "the program was accepted"
     assert len(error.findings) == 1, str(error)
     finding = error.findings[0]
