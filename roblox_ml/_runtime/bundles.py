@@ -14,10 +14,13 @@ import json
 import os
 import shutil
 import stat
-import zipfile
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from ..errors import RmlSdkError
+
+if TYPE_CHECKING:
+    import zipfile
 
 __all__ = ["MARKER", "BundleRefused", "cache_folder", "fetch", "unpacked"]
 
@@ -69,6 +72,8 @@ def fetch(digest: str) -> bytes:
 
 
 def _unpack(data: bytes, folder: Path) -> None:
+    import zipfile
+
     # What lies here without a marker was left by an unpacking that was killed.
     shutil.rmtree(folder, ignore_errors=True)
     fresh = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}")
