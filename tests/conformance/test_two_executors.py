@@ -6,6 +6,7 @@ recorded; lineage that names the run and the task differs by nature and is left 
 
 from __future__ import annotations
 
+import builtins
 import json
 import re
 from pathlib import Path
@@ -277,7 +278,10 @@ def on_kfp(built: Any, arguments: dict[str, Any], folder: Path) -> dict[str, Any
         store.put(data)
     root = folder / "kfp"
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
-    components.load_component_from_text(built.ir.decode())(**arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        # kfp.local replaces `print` to indent logs, and leaves it so when a step fails.
+        patch.setattr(builtins, "print", print)
+        components.load_component_from_text(built.ir.decode())(**arguments)
     found: dict[str, Any] = {}
     for file in sorted(root.rglob("executor_output.json")):
         said = json.loads(file.read_text())
@@ -289,3 +293,27 @@ def on_kfp(built: Any, arguments: dict[str, Any], folder: Path) -> dict[str, Any
             outputs[field] = describe(Path(artifact["uri"]), artifact["metadata"])
         found[name] = outputs
     return found
+
+
+def test_a_captured_pipeline_runs_on_both(tmp_path: Path) -> None:
+    """Nothing made by hand: capture, lock, bundles and IR as `.run()` and `.submit()` use them."""
+    import importlib.util
+    import sys
+
+    path = tmp_path / "captured_pipeline.py"
+    path.write_text(
+        f"from pathlib import Path\nimport roblox_ml as rml\n\nFACTOR = 3\n{CHAIN.replace('* n)', '* n * FACTOR)')}"
+    )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    try:
+        spec.loader.exec_module(module)
+        built = module.chain.build({"n": 2})
+    finally:
+        del sys.modules[path.stem]
+    run = LocalExecutor().run(built, built.arguments, progress=False)
+    assert run.outputs["say"] == "6 rows"
+    assert run.provenance["git"] is not None and "lines" not in run.provenance
+    assert on_kfp(built, dict(built.arguments), tmp_path) == of_run(run)
