@@ -57,6 +57,8 @@ def describe() -> dict[str, Part]:
              "--backend-store-uri", f"sqlite:///{state / 'mlflow.db'}", "--artifacts-destination", str(state / "artifacts")),
             (Port(mlflow.port, "MLflow", "RML_MLFLOW_PORT"),),
             f"http://{mlflow.host}:{mlflow.port}/health", f"http://{mlflow.host}:{mlflow.port}",
+            # Its job runner is six more processes for features that are not used here.
+            env={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         ),
         Part(
             "control-plane", "control plane (versions, aliases, endpoints)",
@@ -78,7 +80,7 @@ def describe() -> dict[str, Part]:
             "door", "the door: REST and gRPC for every client",
             (python, "-m", "roblox_ml_serving.door"),
             (Port(door.port, "door REST", "RML_DOOR_PORT"), Port(door.grpc_port, "door gRPC", "RML_DOOR_GRPC_PORT")),
-            f"http://{door.host}:{door.port}/v2/health/live", f"http://{door.host}:{door.port}", needs=("control-plane",),
+            f"http://{door.host}:{door.port}/v2/health/ready", f"http://{door.host}:{door.port}", needs=("control-plane",),
         ),
     ]  # fmt: skip
     return {part.name: part for part in parts}
