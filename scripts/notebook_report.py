@@ -36,7 +36,8 @@ def render(notebook: Any, title: str) -> str:
             body.append(MarkdownIt("commonmark").enable("table").render(cell.source))
             continue
         body.append(f'<pre class="code">{highlight(cell.source, PythonLexer(), formatter)}</pre>')
-        body += [_output(output) for output in cell.outputs]
+        # What libraries mutter on stderr (a missing widget, a deprecation) is kept in the notebook, not in the report.
+        body += [_output(output) for output in cell.outputs if output.get("name") != "stderr"]
     style = _STYLE + formatter.get_style_defs(".code")
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
