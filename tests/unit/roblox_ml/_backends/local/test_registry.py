@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ REGISTERS = spec("roblox_ml._runtime.system:register")
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def started(monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]) -> list[Any]:
     calls: list[Any] = []
+    monkeypatch.setenv("RML_CONTROL_PORT", str(free_port()))  # nobody answers there
     monkeypatch.setattr(stack, "ensure", lambda *names, **_: calls.append(names))
     return calls
 
