@@ -67,14 +67,19 @@ def prepare(name: str, body: Mapping[str, Any], store: BlobStore) -> Registratio
         raise PackageError(
             f"the request's package differs from the stored {PACKAGE}", hint="send the file's own content"
         )
-    signature = Signature.from_json(_json(store, manifest, SIGNATURE)).to_json()
+    described = Signature.from_json(_json(store, manifest, SIGNATURE))
+    signature = described.to_json()
     given = body.get("signature")
     if given is not None and Signature.from_json(given).to_json() != signature:
         raise PackageError(
             f"the request's signature differs from the stored {SIGNATURE}", hint="send the file's content"
         )
     if EXAMPLES in manifest:
-        Examples.from_json(_json(store, manifest, EXAMPLES))
+        examples = Examples.from_json(_json(store, manifest, EXAMPLES))
+        if found := examples.findings(described):
+            raise PackageError(
+                f"{EXAMPLES} does not fit {SIGNATURE}: " + "; ".join(found), hint="see docs/formats/model-package.md"
+            )
     metrics = body.get("metrics")
     if metrics is None:
         metrics = _json(store, manifest, METRICS) if METRICS in manifest else {}

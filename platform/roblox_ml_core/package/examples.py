@@ -34,6 +34,8 @@ class Examples:
                 tuple(dict(tensor) for tensor in value["outputs"]),
                 float(value.get("tolerance", DEFAULT_TOLERANCE)),
             )
+            if not all(isinstance(tensor["name"], str) for tensor in (*examples.inputs, *examples.outputs)):
+                raise TypeError("a tensor's name is not a text")
             _arrays(examples.inputs)
             _arrays(examples.outputs)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -66,6 +68,28 @@ class Examples:
     def output_arrays(self) -> dict[str, Any]:
         """The expected outputs as numpy arrays by name."""
         return _arrays(self.outputs)
+
+    def findings(self, signature: Signature) -> list[str]:
+        """Where these are not examples of a model with that signature; empty when they are.
+
+        A tensor's name becomes a file's name beside the model server, so only the signature's own names may pass.
+        """
+        found = []
+        for what, tensors, specs in (
+            ("input", self.inputs, signature.inputs),
+            ("output", self.outputs, signature.outputs),
+        ):
+            types = {spec.name: spec.datatype for spec in specs}
+            names = [tensor["name"] for tensor in tensors]
+            found += [f"{what} {name!r} is recorded twice" for name in sorted({n for n in names if names.count(n) > 1})]
+            for tensor in tensors:
+                name = tensor["name"]
+                if name not in types:
+                    found.append(f"{what} {name!r} is not in the signature ({', '.join(types)})")
+                elif tensor["datatype"] != types[name]:
+                    found.append(f"{what} {name} is {tensor['datatype']}, the signature says {types[name]}")
+            found += [f"{what} {name} is missing" for name in types if what == "input" and name not in names]
+        return found
 
     def check(self, actual: Mapping[str, Any]) -> list[str]:
         """What differs between `actual` outputs and the known answer; empty when they agree."""

@@ -108,6 +108,8 @@ def read(root: Path) -> ModelPackage:
     examples = Examples.from_json(_load(root, EXAMPLES)) if (root / EXAMPLES).is_file() else None
     metrics = _load(root, METRICS) if (root / METRICS).is_file() else {}
     signature = Signature.from_json(_load(root, SIGNATURE))
+    if examples is not None and (found := examples.findings(signature)):
+        raise PackageError(f"{EXAMPLES} in {root} does not fit {SIGNATURE}: " + "; ".join(found), hint=_DOCS)
     return ModelPackage(root, info["format"], package_digest(info), info, signature, examples, metrics)
 
 

@@ -123,3 +123,26 @@ def test_labels_must_be_equal_as_texts_or_bytes() -> None:
     want = np.array(["a", "b"], dtype=object)
     assert compare({"label": want}, {"label": np.array([b"a", b"b"], dtype=object)}, 0.1) == []
     assert "'c' instead of 'b'" in compare({"label": want}, {"label": np.array(["a", "c"], dtype=object)}, 0.1)[0]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "part"),
+    [
+        ([("a", "FP32")], "input b is missing"),
+        ([("a", "FP32"), ("b", "FP32")], "b is FP32, the signature says INT64"),
+        ([("a", "FP32"), ("b", "INT64"), ("../c", "FP32")], "'../c' is not in the signature"),
+        ([("a", "FP32"), ("b", "INT64"), ("b", "INT64")], "'b' is recorded twice"),
+    ],
+)
+def test_examples_that_are_not_of_this_signature_are_found(inputs: list[tuple[str, str]], part: str) -> None:
+    def tensor(name: str, datatype: str) -> dict[str, object]:
+        return {"name": name, "datatype": datatype, "shape": [1], "data": [1]}
+
+    outputs = [tensor("y", "FP64")]
+    read = Examples.from_json({"inputs": [tensor(*one) for one in inputs], "outputs": outputs})
+    (finding,) = read.findings(TWO)
+    assert part in finding
+    assert (
+        Examples.from_json({"inputs": [tensor("a", "FP32"), tensor("b", "INT64")], "outputs": outputs}).findings(TWO)
+        == []
+    )

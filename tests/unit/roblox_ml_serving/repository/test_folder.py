@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from roblox_ml_core.errors import PackageError
 from roblox_ml_core.package import Examples, ModelPackage, Signature, TensorSpec, verify, write
 from roblox_ml_serving.backends import MODEL_FILES, SUPPORT_FILES
 from roblox_ml_serving.repository import Options, folder, materialise, materialised, remove
@@ -37,6 +39,21 @@ def test_a_version_becomes_two_models_and_its_package_stays_intact(tmp_path: Pat
     # The weights are shared with the package, the model file is not: touching it must not touch its source.
     assert (code / "package/model/model.onnx").stat().st_ino == (package.root / "model/model.onnx").stat().st_ino
     assert (code / "model.py").stat().st_nlink == 1
+
+
+@pytest.mark.parametrize("name", ["../../../../evil", "/evil", "x/../../evil", "Z"])
+def test_an_example_cannot_name_a_file_outside_of_its_model(tmp_path: Path, name: str) -> None:
+    name = name if name != "/evil" else str(tmp_path / "evil")
+    root = make(tmp_path / "p").root
+    examples = json.loads((root / "examples.json").read_text())
+    extra = {"name": name, "datatype": "UINT8", "shape": [3], "data": [104, 105, 10]}
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(PackageError, match="not in the signature"):
+        signature = Signature((TensorSpec("X", "FP32", (-1, 2)),), (TensorSpec("Y", "FP32", (-1,)),))
+        forged = Examples((*examples["inputs"], extra), tuple(examples["outputs"]))
+        package = write(root, format="onnx", signature=signature, examples=forged)
+        materialise(package, tmp_path / "models", "m", 1)
+    assert [path for path in sorted(tmp_path.rglob("*")) if path not in before] == []
 
 
 def test_writing_again_replaces_and_removing_leaves_nothing(tmp_path: Path) -> None:
