@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -11,7 +11,7 @@ from roblox_ml_core.settings import ControlPlaneSettings
 from roblox_ml_core.storage import BlobStore
 
 from .changes import Changes
-from .database import Database
+from .database import Database, now
 from .guard import actor_of
 
 __all__ = ["Actor", "Context", "Plane"]
@@ -24,6 +24,8 @@ class Context:
     store: BlobStore
     changes: Changes
     metrics: CollectorRegistry
+    # Before this moment nobody here could hear a server's report.
+    listening_since: float = field(default_factory=lambda: now())
 
 
 def _context(request: Request) -> Context:

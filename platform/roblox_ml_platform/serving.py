@@ -62,9 +62,15 @@ def report(
     return {"server": server, "changed": changed}
 
 
-def expire(database: Database, silence_s: float) -> bool:
-    """Declare servers that have been silent for too long not ready; cheap when there is none."""
+def expire(database: Database, silence_s: float, listening_since: float = 0.0) -> bool:
+    """Declare servers that have been silent for too long not ready; cheap when there is none.
+
+    Silence counts from the moment this process listens: after an outage of the control plane itself every report is old,
+    and calling the servers dead for it would take all endpoints down while they work.
+    """
     limit = now() - silence_s
+    if listening_since > limit:
+        return False
     silent = (t.servers.c.alive, t.servers.c.seen_at < limit)
     with database.read() as connection:
         if connection.execute(select(t.servers.c.name).where(*silent).limit(1)).first() is None:

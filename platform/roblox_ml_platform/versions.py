@@ -9,7 +9,7 @@ from roblox_ml_core.errors import Conflict, NotFound
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from . import tables as t
-from .database import now
+from .database import bump, now
 from .gates import number
 from .records import audit, dirty, iso
 from .search import Term, condition
@@ -180,6 +180,8 @@ def delete_version(connection: Connection, model: str, version: int, actor: str)
     if digests:
         connection.execute(insert(t.released_blobs), [{"digest": digest, "at": now()} for digest in sorted(digests)])
     audit(connection, actor, "version.delete", f"{model}/{version}", digest=row["digest"])
+    # It may have been what an endpoint would roll back to: agents and doors must not keep what can no longer be fetched.
+    bump(connection, "snapshot", "desired")
     dirty(connection, model)
 
 

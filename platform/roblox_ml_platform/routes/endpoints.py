@@ -80,13 +80,13 @@ def put_status(server: Name, body: StatusBody, plane: Plane) -> dict[str, Any]:
 
 
 def _look(plane: Context, name: str) -> int:
-    serving.expire(plane.database, plane.settings.server_silence_s)
+    serving.expire(plane.database, plane.settings.server_silence_s, plane.listening_since)
     with plane.database.read() as connection:
         return counter(connection, name)
 
 
 def _read(plane: Context, what: Any) -> dict[str, Any]:
-    serving.expire(plane.database, plane.settings.server_silence_s)
+    serving.expire(plane.database, plane.settings.server_silence_s, plane.listening_since)
     with plane.database.read() as connection:
         answer: dict[str, Any] = what(connection)
         return answer

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from roblox_ml_platform import database as clock
+from roblox_ml_platform.app import create_app
 
 Body = Callable[..., dict[str, Any]]
 
@@ -149,6 +150,38 @@ def test_a_silent_server_is_not_ready(
     assert _ok(client.get("/v1/servers"))["servers"][0]["alive"] is False
     assert _report(client, (1, digests[1]))["changed"], "its return is news"
     assert "local" in _ok(client.get("/v1/snapshot"))["servers"]
+
+
+def test_an_outage_of_the_control_plane_is_not_the_servers_silence(
+    client: TestClient, digests: dict[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from roblox_ml_platform import context, serving
+
+    _report(client, (1, digests[1]))
+    back = clock.now() + 3600.0
+    later = back
+    monkeypatch.setattr(serving, "now", lambda: later)
+    monkeypatch.setattr(context, "now", lambda: back)
+    with TestClient(create_app()) as restarted:
+        restarted.headers.update(client.headers)
+        later = back + 14.9
+        assert "local" in _ok(restarted.get("/v1/snapshot"))["servers"], "nobody could have reported meanwhile"
+        later = back + 15.1
+        assert _ok(restarted.get("/v1/snapshot"))["servers"] == {}
+
+
+def test_a_deleted_version_is_no_longer_wanted_and_its_readers_are_told(
+    client: TestClient, digests: dict[int, str]
+) -> None:
+    _ok(client.put("/v1/endpoints/e", json={"model": "scale", "alias": "champion"}))
+    assert _needed(client) == [1, 2]
+    before = [_ok(client.get(path))["generation"] for path in ("/v1/snapshot", "/v1/servers/local/desired")]
+    _ok(client.delete("/v1/models/scale/versions/1"))
+    after = [_ok(client.get(path))["generation"] for path in ("/v1/snapshot", "/v1/servers/local/desired")]
+    assert after[0] > before[0]
+    assert after[1] > before[1]
+    assert _needed(client) == [2]
+    assert _ok(client.get("/v1/snapshot"))["endpoints"]["e"]["previous"] is None
 
 
 @pytest.mark.parametrize("path", ["/v1/snapshot", "/v1/servers/local/desired"])
