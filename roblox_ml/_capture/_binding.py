@@ -193,7 +193,8 @@ def aliases(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
             targets, value = [node.func], node
         held = set(_held(value)) if value is not None else set()
         names = {inner.id for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name)}
-        yield from ((bound_name, name) for bound_name in names for name in held if name != bound_name)
+        rebinds = not isinstance(node, ast.Call | ast.AugAssign)  # `a = [a]`: the old object lives on in the new one
+        yield from ((bound_name, name) for bound_name in names for name in held if rebinds or name != bound_name)
 
 
 def through_aliases(changed: set[str], pairs: Iterable[tuple[str, str]]) -> set[str]:

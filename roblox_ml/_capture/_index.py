@@ -163,11 +163,11 @@ class Index:
         seen.add((name, after))
         found = {position for position in self._mutators.get(name, []) if after < position < end}
         for position, bound, read in self._aliases:
-            if position >= end or position < after:
+            if position > end or position < after:
                 continue
-            if read == name and position > after:
+            if read == name and position > after:  # also by the statement that binds `name` anew, which reads it first
                 other, start = bound, position
-            elif bound == name:
+            elif bound == name and position < end:
                 other, start = read, self._bound_at(read, position)
             else:
                 continue

@@ -97,6 +97,8 @@ class Judge:
             return changes, False
         value = namespace[name]
         verdict = _live.verify(statement, name, value, placed.future)
+        if not changes and verdict != "different":
+            verdict = _live.verify_state(statement, value)
         if statement.kind in ("assign", "annassign"):
             own = [p for p in changes if name in self.index.placed[p].statement.mutates]
             chain = [statement, *(self.index.placed[p].statement for p in own)]

@@ -9,22 +9,33 @@ import __future__
 
 import ast
 import sys
-from collections.abc import Iterable, Mapping
-from types import CodeType, FunctionType, ModuleType
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from types import CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any, Literal
 
 from roblox_ml._capture._policy import COUNT_LIMIT, LITERAL_LIMIT
-from roblox_ml._capture._scopes import FunctionNode
+from roblox_ml._capture._scopes import FunctionNode, immediate_nodes
 from roblox_ml._capture._statements import Statement
 
 Verdict = Literal["same", "different", "unknown"]
 
+_FACTORIES: tuple[Callable[[], object], ...] = (list, dict, set)
 _PLAIN = (int, float, str, bytes, bool, complex, type(None), list, tuple, dict, set, frozenset)
 
 
 def is_plain(value: object) -> bool:
     """A builtin scalar or container: data, not a live object."""
     return isinstance(value, _PLAIN)
+
+
+def is_data(value: object) -> bool:
+    """Plain, or something else that only holds data and can be compared: arrays, deques, simple namespaces."""
+    return is_plain(value) or isinstance(value, deque | SimpleNamespace) or _is_array(value)
+
+
+def _is_array(value: object) -> bool:
+    return (type(value).__module__, type(value).__name__) == ("numpy", "ndarray")
 
 
 def describe(value: object) -> str:
@@ -160,6 +171,50 @@ def _verify_class(statement: Statement, value: type, future: Iterable[str]) -> V
     return "unknown"
 
 
+def verify_state(statement: Statement, value: object) -> Verdict:
+    """Whether a class or function, changed by no statement, still holds the plain values written into it.
+
+    `Config.lr = 2` done by a function, or a list as default value that a call has filled, shows here. Only where Python
+    itself put the value: decorators, metaclasses and `__init_subclass__` of others may rightly have made something else.
+    """
+    if isinstance(statement.node, ast.ClassDef) and type(value) is type:
+        inherits = any("__init_subclass__" in vars(base) for base in value.__mro__[1:-1])
+        if statement.node.decorator_list or statement.node.keywords or inherits:
+            return "unknown"
+        pairs = [(node, vars(value).get(name, node)) for name, node in _attributes(statement.node)]
+    elif isinstance(statement.node, ast.FunctionDef) and isinstance(value, FunctionType):
+        if statement.node.decorator_list:
+            return "unknown"
+        given, by_name = statement.node.args, value.__kwdefaults__ or {}
+        pairs = list(zip(given.defaults, value.__defaults__ or (), strict=False))
+        pairs += [
+            (d, by_name[a.arg])
+            for a, d in zip(given.kwonlyargs, given.kw_defaults, strict=True)
+            if d and a.arg in by_name
+        ]
+    else:
+        return "unknown"
+    for node, live in pairs:
+        try:
+            expected = ast.literal_eval(node)
+        except (ValueError, TypeError):
+            continue
+        if type(live) in _PLAIN and not equal(expected, live):
+            return "different"
+    return "unknown"
+
+
+def _attributes(node: ast.ClassDef) -> Iterable[tuple[str, ast.expr]]:
+    """Attributes a class body assigns once, and does not go on with itself."""
+    named = [inner.id for part in node.body for inner in immediate_nodes(part) if isinstance(inner, ast.Name)]
+    for inner in node.body:
+        targets = inner.targets if isinstance(inner, ast.Assign) else [getattr(inner, "target", None)]
+        value = inner.value if isinstance(inner, ast.Assign | ast.AnnAssign) else None
+        for target in targets:
+            if value is not None and isinstance(target, ast.Name) and named.count(target.id) == 1:
+                yield target.id, value
+
+
 def equal(left: object, right: object) -> bool:
     """Equality of builtin data, NaN equal to itself and 1 unlike True; containers of other things compare by `==`."""
     if type(left) is not type(right):
@@ -172,7 +227,20 @@ def equal(left: object, right: object) -> bool:
     if isinstance(left, dict):
         assert isinstance(right, dict)
         return len(left) == len(right) and all(key in right and equal(item, right[key]) for key, item in left.items())
+    if isinstance(left, deque):
+        assert isinstance(right, deque)
+        return left.maxlen == right.maxlen and len(left) == len(right) and all(map(equal, left, right))
+    if isinstance(left, SimpleNamespace):
+        return equal(vars(left), vars(right))
+    if _is_array(left):
+        return _equal_arrays(left, right)
     return bool(left == right)
+
+
+def _equal_arrays(left: Any, right: Any) -> bool:
+    if (left.dtype, left.shape) != (right.dtype, right.shape):
+        return False
+    return bool(left.tobytes() == right.tobytes()) or equal(left.tolist(), right.tolist())
 
 
 def verify_record(
@@ -198,6 +266,7 @@ def verify_record(
         if not equal(expected, getattr(value, name, None)):
             return "different"
     for name, spec in fields.items():
-        if name not in written and is_plain(spec.default) and not equal(spec.default, getattr(value, name, None)):
+        default = spec.default_factory() if spec.default_factory in _FACTORIES else spec.default
+        if name not in written and is_plain(default) and not equal(default, getattr(value, name, None)):
             return "different"
     return "same"

@@ -1,19 +1,23 @@
 """Run the harmless part of a slice on its own, to compare what it makes with what the kernel holds.
 
-Only builtin data and harmless builtins take part: nothing of the user's, no import and no attribute with an underscore. So a
-change that some function made behind the source's back shows, whatever name it was made under.
+Only data takes part: builtin, of `collections`, arrays made of constants. Nothing of the user's runs, no attribute with an
+underscore, and of imported modules only the constructors below. So a change that some function made behind the source's back
+shows, whatever name it was made under.
 """
 
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from types import CodeType
+from types import CodeType, SimpleNamespace
 from typing import Any
 
-from roblox_ml._capture._live import Verdict, equal, is_plain
-from roblox_ml._capture._statements import Statement
+from roblox_ml._capture._binding import MUTATING_METHODS
+from roblox_ml._capture._live import Verdict, equal, is_data, is_plain
+from roblox_ml._capture._statements import Alias, Statement
+from roblox_ml._capture._tables import PURE_METHODS
 
 _CALLS = frozenset(
     {
@@ -42,6 +46,15 @@ _NODES = (
     ast.expr_context, ast.unaryop, ast.operator, ast.boolop, ast.cmpop,
 )  # fmt: skip
 _COSTLY = (ast.Pow, ast.LShift)
+_CONSTRUCTORS: Mapping[str, frozenset[str]] = {
+    "collections": frozenset({"Counter", "OrderedDict", "defaultdict", "deque"}),
+    "types": frozenset({"SimpleNamespace"}),
+    "numpy": frozenset(
+        {"arange", "array", "asarray", "eye", "full", "linspace", "logspace", "ones", "zeros"}
+        | {"bool_", "float32", "float64", "inf", "int32", "int64", "nan", "pi", "uint8"}
+    ),
+}
+"""Of these modules, these names: they make data that code can change in place."""
 
 
 def verify_literal(statements: Iterable[Statement], name: str, value: object) -> Verdict:
@@ -62,19 +75,38 @@ def rebuild(statements: Iterable[tuple[Statement, Iterable[str]]]) -> tuple[dict
     """
     scope: dict[str, Any] = {}
     unknown: set[str] = set()
+    makers: set[str] = set()
     for statement, changes in statements:
+        maker = _maker(statement.alias)
+        makers -= statement.binds
+        if statement.alias is not None and maker is not None:
+            makers.add(statement.alias.bound)
+            scope[statement.alias.bound] = maker
+            continue
         changed = frozenset(changes) - statement.binds
-        reads = (statement.now | statement.maybe | changed) - _CALLS
+        reads = (statement.now | statement.maybe | changed) - _CALLS - makers
         names = statement.binds | changed
         known = all(name in scope or name in statement.binds for name in reads) and not reads & unknown
-        if known and _harmless(statement.node) and _run(statement.text, scope):
+        if known and _harmless(statement.node, frozenset(makers)) and _run(statement.text, scope):
             unknown -= statement.binds
             continue
         # It may keep, and later change, whatever it read.
         unknown |= names | (reads & scope.keys())
         for name in unknown & scope.keys():
             del scope[name]
-    return scope, unknown
+    return {name: value for name, value in scope.items() if name not in makers}, unknown
+
+
+def _maker(alias: Alias | None) -> Any:
+    """What an import brings that may be called here: a constructor, or a module reduced to its constructors."""
+    if alias is None or alias.module not in _CONSTRUCTORS:
+        return None
+    module, names = sys.modules.get(alias.module), _CONSTRUCTORS[alias.module]
+    if module is None:
+        return None
+    if alias.name is None:
+        return SimpleNamespace(**{name: getattr(module, name) for name in names if hasattr(module, name)})
+    return getattr(module, alias.name, None) if alias.name in names else None
 
 
 def _run(text: str, scope: dict[str, Any]) -> bool:
@@ -92,26 +124,31 @@ def _compiled(text: str) -> CodeType:
 
 
 @lru_cache(maxsize=8192)
-def _harmless(node: ast.stmt) -> bool:
+def _harmless(node: ast.stmt, makers: frozenset[str]) -> bool:
     for inner in ast.walk(node):
         if not isinstance(inner, _NODES) or isinstance(inner, _COSTLY):
             return False
         if isinstance(inner, ast.Attribute) and inner.attr.startswith("_"):
             return False
-        if isinstance(inner, ast.Call):
-            if isinstance(inner.func, ast.Name):
-                if inner.func.id not in _CALLS:
-                    return False
-            elif not isinstance(inner.func, ast.Attribute):
-                return False
+        if isinstance(inner, ast.Call) and not _known_call(inner.func, makers):
+            return False
         if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store) and inner.id in _CALLS:
             return False
     return True
 
 
+def _known_call(func: ast.expr, makers: frozenset[str]) -> bool:
+    if isinstance(func, ast.Name):
+        return func.id in _CALLS or func.id in makers
+    if not isinstance(func, ast.Attribute):
+        return False
+    of_module = isinstance(func.value, ast.Name) and func.value.id in makers
+    return of_module or func.attr in PURE_METHODS or func.attr in MUTATING_METHODS
+
+
 def differences(scope: Mapping[str, Any], namespace: Mapping[str, Any]) -> list[str]:
     """Names whose rebuilt value is not the live one."""
-    shared = sorted(name for name in scope if name in namespace and is_plain(namespace[name]))
+    shared = sorted(name for name in scope if name in namespace and is_data(namespace[name]))
     return [name for name in shared if _same(scope[name], namespace[name]) is False]
 
 

@@ -64,11 +64,11 @@ _NUMPY_SCALARS = _words(
 PURE_FUNCTIONS = _words(_EXACT) | {f"numpy.{name}" for name in _NUMPY_SCALARS}
 
 PURE_PREFIXES = ("cmath.", "math.", "os.path.", "pathlib.", "statistics.", "string.", "unicodedata.")
-"""Modules of which every function qualifies; file-touching methods of paths are excluded below."""
+"""Modules of which every function qualifies; what touches files or depends on the working directory is excluded below."""
 
 IMPURE_LAST = _words(
     "exists glob iterdir mkdir open read_bytes read_text rglob stat touch unlink write_bytes write_text getmtime getsize is_dir "
-    "is_file isfile isdir rename rmdir walk"
+    "is_file isfile isdir rename rmdir walk cwd abspath realpath relpath lexists islink ismount samefile getatime getctime"
 )
 
 RECORD_BASES = _words(

@@ -81,6 +81,9 @@ def outcome(function):
 @example(["a = [1]", "b = len(a)", "a.append(2)"], ["b"])
 @example(["b = [[1]]", "for q in b:\n    q.append(1)"], ["b"])
 @example(["a = [1, 2]", "def h():\n    a.append(9)", "h()"], ["a"])
+@example(["a = a", "a.append(3)"], ["f()"])
+@example(["a = [a]", "a[0].append(3)"], ["f()"])
+@example(["c, a = a, 0", "c.append(3)"], ["f()"])
 def test_slice_equals_notebook_or_refuses(chain, wanted):
     namespace, executed = run_notebook(chain)
     step = f"def step():\n    return ({', '.join(wanted)},)"

@@ -31,7 +31,10 @@ def project(tmp_path, monkeypatch):
 
     yield write
     for name in set(sys.modules) - before:
-        del sys.modules[name]
+        if str(tmp_path) in str(
+            getattr(sys.modules[name], "__path__", None) or getattr(sys.modules[name], "__file__", "")
+        ):
+            del sys.modules[name]
 
 
 def put(root, path, text):

@@ -128,6 +128,60 @@ def test_dataclass_instance_changed_by_a_call(notebook):
     assert notebook.refusal().where == "cell 2, line 1"
 
 
+@pytest.mark.parametrize(
+    ("made", "change", "expression"),
+    [
+        ("import numpy as np\nA = np.zeros(3)", "A.fill(7)", "A.tolist()"),
+        ("import numpy as np\nA = np.zeros(3)", "np.copyto(A, 5)", "A.tolist()"),
+        ("from numpy import ones\nA = ones(3)", "poke(A, 0)", "A.tolist()"),
+        ("from collections import Counter\nA = Counter()", "poke(A, 'a')", "dict(A)"),
+        ("import collections\nA = collections.defaultdict(list)", "A['seen']", "dict(A)"),
+        ("from collections import deque\nA = deque([1])", "poke(A, 0)", "list(A)"),
+        ("from types import SimpleNamespace\nA = SimpleNamespace(lr=1)", "put(A)", "A.lr"),
+        ("class A:\n    lr = 1", "put(A)", "A.lr"),
+        ("class A:\n    seen = []\n    def __init_subclass__(cls): A.seen.append(1)", "class B(A): pass", "A.seen"),
+        ("def A(x=[]):\n    x.append(1)\n    return x", "A()", "A()"),
+        ("def A(*, x={}):\n    x[1] = 1\n    return len(x)", "A()", "A()"),
+        (
+            "from dataclasses import dataclass, field\n@dataclass\nclass C:\n    seen: list = field(default_factory=list)\nA = C()",
+            "put(A.seen.append(1) or A)",
+            "A.seen",
+        ),
+    ],
+)
+def test_a_change_no_statement_shows(notebook, made, change, expression):
+    notebook.run("def poke(a, key): a[key] = 5\ndef put(a): a.lr = 2", made, STEP.format(expression))
+    notebook.capture()
+    notebook.run(change)
+    assert notebook.refusal().code in ("changed-value", "uncarried-mutation")
+
+
+@pytest.mark.parametrize(
+    ("cells", "expression"),
+    [
+        (["import numpy as np", "A = np.array([1.0, np.nan])\nB = A[:1]\nB[0] = 4\nA *= 2"], "A.tolist()"),
+        (["import numpy as np", "A = np.array(['x', None], dtype=object)"], "A.tolist()"),
+        (["import collections as c", "A = c.Counter('hello')\nA.update('x')\nA['y'] += 1"], "dict(A)"),
+        (["class A:\n    lr = 1\n    names = ['a']\n    lr = 2", "A.names.append('b')"], "(A.lr, A.names)"),
+        (["def A(x=[], *, y=(), z): return x, y, z"], "A(z=1)"),
+        (["import enum", "class A(enum.IntEnum):\n    one = 1"], "A.one.value"),
+        (["class Base:\n    def __init_subclass__(cls): cls.tag = 'set'", "class A(Base):\n    tag = 'x'"], "A.tag"),
+    ],
+)
+def test_what_statements_show_is_carried(notebook, fresh, cells, expression):
+    notebook.run(*cells, STEP.format(expression))
+    made = fresh(notebook.capture())["step"]()
+    assert repr(made) == repr(notebook.namespace["step"]())
+
+
+@pytest.mark.parametrize(
+    "cell", ["import os\nP = os.path.abspath('x')", "from pathlib import Path\nP = Path.cwd() / 'x'"]
+)
+def test_the_working_directory_is_the_kernels(notebook, cell):
+    finding = notebook.run(cell, STEP.format("P")).refusal()
+    assert finding.code in ("computed-value", "live-object") and finding.where == "cell 1, line 2"
+
+
 def test_a_cell_that_stopped_half_way(notebook):
     notebook.run("x = 1")
     notebook.cells.append("1 / 0\nTHRESHOLD = 3")
