@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import grpc
 from roblox_ml_core.http import Pool
+from roblox_ml_core.telemetry import log
 
 from .snapshot import ServerAddress, Snapshot, Target
 
@@ -26,6 +28,7 @@ _GRPC_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 UnaryCall = Callable[..., Awaitable[bytes]]
+logger = logging.getLogger(__name__)
 
 
 class Server:
@@ -62,7 +65,17 @@ class Fleet:
         for name, address in snapshot.servers.items():
             known = self._servers.get(name)
             if known is None or known.address != address:
-                self._servers[name] = Server(name, address)
+                try:
+                    self._servers[name] = Server(name, address)
+                except ValueError as error:  # one server's misprint must not keep every endpoint from its news
+                    log(
+                        logger,
+                        logging.ERROR,
+                        "server ignored: it reports no usable address",
+                        server=name,
+                        reason=str(error),
+                    )
+                    self._servers.pop(name, None)
                 self._drain(known)
         for name in [name for name in self._servers if name not in snapshot.servers]:
             self._drain(self._servers.pop(name))
@@ -72,7 +85,9 @@ class Fleet:
 
         One that has just lost a connection comes last: it fails fast, so it would always look the least busy.
         """
-        servers = [found for name in target.replicas if (found := self._servers.get(name)) is not None and found not in avoid]
+        servers = [
+            found for name in target.replicas if (found := self._servers.get(name)) is not None and found not in avoid
+        ]
         if len(servers) < 2:
             return servers[0] if servers else None
         now = time.monotonic()

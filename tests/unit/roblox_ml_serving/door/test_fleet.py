@@ -68,3 +68,16 @@ def test_servers_are_kept_while_their_address_stays_and_closed_when_they_go() ->
         await fleet.close()
 
     run(main())
+
+
+def test_a_server_with_a_misprinted_address_keeps_nobody_else_from_the_news() -> None:
+    async def main() -> None:
+        fleet = Fleet()
+        for bad in ("", "host:99999", "http://h:1/path"):
+            target = world(fleet, a=("h:1", HAS), b=(bad, HAS))
+            assert {fleet.choose(target).name for _ in range(4)} == {"a"}
+        target = world(fleet, a=("h:1", HAS), b=("h:2", HAS))
+        assert {fleet.choose(target).name for _ in range(4)} == {"a", "b"}
+        await fleet.close()
+
+    run(main())
