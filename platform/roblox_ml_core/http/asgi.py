@@ -5,6 +5,7 @@ A framework's request and response objects cost more than the door's own work; t
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
@@ -37,16 +38,22 @@ def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
     return None
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole request body.
+async def read_body(scope: Scope, receive: Receive, limit: int, deadline: float | None = None) -> bytes:
+    """The whole request body, read until `deadline` (the running loop's clock).
 
     Raises:
+        TimeoutError: the deadline passed first: a client that sends a byte a minute must not hold memory for ever.
         BodyTooLarge: before reading when a length is declared, else as soon as the limit is passed.
         ConnectionLost: the client went away in the middle of its request.
     """
     declared = header(scope["headers"], b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise BodyTooLarge(limit)
+    async with asyncio.timeout_at(deadline):
+        return await _collect(receive, limit)
+
+
+async def _collect(receive: Receive, limit: int) -> bytes:
     message = await receive()
     _still_there(message)
     body: bytes = message.get("body", b"")

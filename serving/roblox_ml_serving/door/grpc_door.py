@@ -6,6 +6,7 @@ through. The small methods use the protocol's own message types.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
@@ -55,7 +56,8 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
             "ModelStatistics": self._document(v2.ModelStatisticsResponse),
         }
         self._methods = {
-            SERVICE + name: grpc.unary_unary_rpc_method_handler(self._guarded(name, handle)) for name, handle in unary.items()
+            SERVICE + name: grpc.unary_unary_rpc_method_handler(self._guarded(name, handle))
+            for name, handle in unary.items()
         }
         self._methods[SERVICE + "ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream_infer)
 
@@ -117,7 +119,9 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
             try:
                 renamed = rename_response(response, endpoint)
             except Malformed as error:
-                raise Refused(Reason.BAD_UPSTREAM, f"endpoint {endpoint!r}: its server sent a broken message: {error}") from None
+                raise Refused(
+                    Reason.BAD_UPSTREAM, f"endpoint {endpoint!r}: its server sent a broken message: {error}"
+                ) from None
             code = "OK"
             return target, renamed
         except Refused as refused:
@@ -125,6 +129,9 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
             raise
         except UpstreamStatus as status:
             code = status.code
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"  # the client hung up, or its own deadline passed: no failure of ours
             raise
         finally:
             meter.in_flight.dec()

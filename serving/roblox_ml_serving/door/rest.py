@@ -93,7 +93,9 @@ class RestDoor:
         for key, value in scope["headers"]:
             if key in _FORWARDED:
                 if key == b"content-encoding" and value.lower() not in _CODINGS:
-                    raise Refused(Reason.UNSUPPORTED_CODING, f"content-encoding {value[:40]!r}: use gzip, deflate or none")
+                    raise Refused(
+                        Reason.UNSUPPORTED_CODING, f"content-encoding {value[:40]!r}: use gzip, deflate or none"
+                    )
                 forward.append((key, value))
             elif key == _TIMEOUT:
                 timeout = value.decode("latin-1")
@@ -109,9 +111,15 @@ class RestDoor:
         try:
             deadline = asyncio.get_running_loop().time() + timeout_seconds(timeout, door.settings.deadline_s)
             try:
-                body = await read_body(scope, receive, door.settings.max_body_bytes)
+                body = await read_body(scope, receive, door.settings.max_body_bytes, deadline)
             except BodyTooLarge as error:
                 raise Refused(Reason.TOO_LARGE, f"{error}; send fewer items per request") from None
+            except TimeoutError:
+                extra.append((b"connection", b"close"))  # else the rest of the body would still be waited for
+                raise Refused(Reason.SLOW_BODY, "the request's body was not complete before the deadline") from None
+            except ConnectionLost:
+                code, failed = "499", False
+                raise
 
             async def call(server: Server, target: Target) -> Response:
                 return await _exchange(server, target, b"POST", b"/infer", forward, body, deadline)
@@ -187,7 +195,9 @@ class RestDoor:
         try:
             document = json.loads(response.body)
         except ValueError:
-            raise Refused(Reason.BAD_UPSTREAM, f"endpoint {endpoint!r}: its server answered with what is not JSON") from None
+            raise Refused(
+                Reason.BAD_UPSTREAM, f"endpoint {endpoint!r}: its server answered with what is not JSON"
+            ) from None
         if response.status == 200 and isinstance(document, dict):
             _rename_document(document, target)
         await respond_json(send, response.status, document, _answered_by(target))
@@ -213,7 +223,9 @@ async def _exchange(
     except (ConnectFailed, ConnectionLost) as error:
         raise Lost(error.message) from error
     except DeadlineExceeded as error:
-        raise Refused(Reason.DEADLINE, f"endpoint {target.endpoint!r} did not answer before the deadline ({error})") from error
+        raise Refused(
+            Reason.DEADLINE, f"endpoint {target.endpoint!r} did not answer before the deadline ({error})"
+        ) from error
     except PoolBusy as error:
         raise Refused(Reason.OVERLOADED, f"endpoint {target.endpoint!r} is overloaded: {error}") from error
     except (ProtocolViolation, ResponseTooLarge) as error:

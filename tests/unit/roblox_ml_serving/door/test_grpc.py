@@ -106,6 +106,30 @@ def test_deadlines_of_the_call_the_metadata_and_the_settings(with_world) -> None
     with_world(scenario, deadline_s=0.2)
 
 
+def test_a_client_that_hangs_up_is_not_an_error_of_the_door(with_world) -> None:
+    async def scenario(world) -> None:
+        asked = asyncio.Event()
+
+        async def never(request):
+            asked.set()
+            await asyncio.Event().wait()
+
+        world.grpc.answer = never
+        async with grpc.aio.insecure_channel(world.grpc_address) as channel:
+            call = raw_call(channel, "ModelInfer")(REQUEST.SerializeToString())
+            await asked.wait()
+            call.cancel()
+        label = 'endpoint="sentiment",protocol="grpc",version="3"'
+        while f"rml_door_in_flight{{{label}}} 0.0" not in (
+            text := (await world.client.get(f"{world.url}/metrics")).text
+        ):
+            await asyncio.sleep(0.005)
+        assert f'rml_door_requests_total{{code="CANCELLED",{label}}} 1.0' in text
+        assert "rml_door_errors_total{" not in text
+
+    with_world(scenario)
+
+
 def test_a_message_over_the_limit_is_refused(with_world) -> None:
     async def scenario(world) -> None:
         big = v2.ModelInferRequest(model_name="sentiment", raw_input_contents=[b"x" * 20_000])
@@ -132,7 +156,9 @@ def test_health_readiness_and_metadata(with_world, kit) -> None:
 
             assert (await ask("ServerLive", v2.ServerLiveRequest(), v2.ServerLiveResponse)).live
             assert (await ask("ServerReady", v2.ServerReadyRequest(), v2.ServerReadyResponse)).ready
-            assert (await ask("ServerMetadata", v2.ServerMetadataRequest(), v2.ServerMetadataResponse)).name == "roblox-ml-door"
+            assert (
+                await ask("ServerMetadata", v2.ServerMetadataRequest(), v2.ServerMetadataResponse)
+            ).name == "roblox-ml-door"
             assert (await ask("ModelReady", v2.ModelReadyRequest(name="sentiment"), v2.ModelReadyResponse)).ready
             described = await ask("ModelMetadata", v2.ModelMetadataRequest(name="sentiment"), v2.ModelMetadataResponse)
             assert (described.name, list(described.versions), described.platform) == ("sentiment", ["3"], "python")
@@ -140,7 +166,9 @@ def test_health_readiness_and_metadata(with_world, kit) -> None:
                 await ask("ModelReady", v2.ModelReadyRequest(name="sentiment", version="3"), v2.ModelReadyResponse)
             assert versioned.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             with pytest.raises(grpc.aio.AioRpcError) as unsupported:
-                await ask("RepositoryModelLoad", v2.RepositoryModelLoadRequest(model_name="x"), v2.RepositoryModelLoadResponse)
+                await ask(
+                    "RepositoryModelLoad", v2.RepositoryModelLoadRequest(model_name="x"), v2.RepositoryModelLoadResponse
+                )
             assert unsupported.value.code() is grpc.StatusCode.UNIMPLEMENTED
             assert "deploying" in unsupported.value.details()
             await world.publish({"sentiment": kit.endpoint("sentiment", 4)}, world.servers(local={}))
@@ -151,9 +179,14 @@ def test_health_readiness_and_metadata(with_world, kit) -> None:
 
 def test_a_stream_answers_each_request_in_order_and_survives_a_bad_one(with_world) -> None:
     async def scenario(world) -> None:
-        requests = [v2.ModelInferRequest(model_name=name, id=str(n)) for n, name in enumerate(["sentiment", "nobody", "sentiment"])]
+        requests = [
+            v2.ModelInferRequest(model_name=name, id=str(n))
+            for n, name in enumerate(["sentiment", "nobody", "sentiment"])
+        ]
         async with grpc.aio.insecure_channel(world.grpc_address) as channel:
-            stream = channel.stream_stream(PREFIX + "ModelStreamInfer")(iter([*(r.SerializeToString() for r in requests), b"\xff"]))
+            stream = channel.stream_stream(PREFIX + "ModelStreamInfer")(
+                iter([*(r.SerializeToString() for r in requests), b"\xff"])
+            )
             answers = [v2.ModelStreamInferResponse.FromString(raw) async for raw in stream]
         assert [answer.infer_response.id for answer in answers] == ["0", "", "2", ""]
         assert answers[0].infer_response.model_name == "sentiment"

@@ -46,12 +46,18 @@ def test_compressed_requests_pass_and_answers_are_never_compressed_behind_the_do
         packed = gzip.compress(b'{"inputs":[]}')
         world.triton.answer = lambda request: (200, {}, b'{"model_name":"sentiment.3"}')
         url = f"{world.url}/v2/models/sentiment/infer"
-        response = await world.client.post(url, content=packed, headers={"content-encoding": "gzip", "accept-encoding": "gzip"})
+        response = await world.client.post(
+            url, content=packed, headers={"content-encoding": "gzip", "accept-encoding": "gzip"}
+        )
         seen = world.triton.requests[-1]
         assert (seen.body, seen.headers["content-encoding"]) == (packed, "gzip")
         assert "accept-encoding" not in seen.headers
         assert response.json() == {"model_name": "sentiment"}
-        world.triton.answer = lambda request: (200, {"content-encoding": "gzip"}, gzip.compress(b'{"model_name":"sentiment.3"}'))
+        world.triton.answer = lambda request: (
+            200,
+            {"content-encoding": "gzip"},
+            gzip.compress(b'{"model_name":"sentiment.3"}'),
+        )
         assert (await world.client.post(url, content=b"{}")).json() == {"model_name": "sentiment.3"}
         refused = await world.client.post(url, content=b"x", headers={"content-encoding": "br"})
         assert refused.status_code == 415
@@ -102,7 +108,9 @@ def test_an_unknown_endpoint_is_named_with_its_neighbours(with_world, name: str,
 @pytest.mark.parametrize("path", ["/versions/3/infer", "/versions/3", "/versions/2/ready"])
 def test_a_client_that_names_a_version_is_told_why_not(with_world, path: str) -> None:
     async def scenario(world) -> None:
-        response = await world.client.request("POST" if "infer" in path else "GET", f"{world.url}/v2/models/sentiment{path}")
+        response = await world.client.request(
+            "POST" if "infer" in path else "GET", f"{world.url}/v2/models/sentiment{path}"
+        )
         assert response.status_code == 400
         assert "Leave the version out" in response.json()["error"]
 
@@ -138,9 +146,13 @@ def test_health_metadata_readiness_and_statistics(with_world) -> None:
         assert described.json() == {"name": "sentiment", "versions": ["3"], "inputs": [], "outputs": []}
         assert described.headers["x-rml-model-version"] == "3"
         assert (await get(f"{world.url}/v2/models/sentiment/ready")).status_code == 200
-        assert (await get(f"{world.url}/v2/models/sentiment/stats")).json() == {"model_stats": [{"name": "sentiment", "version": "3"}]}
+        assert (await get(f"{world.url}/v2/models/sentiment/stats")).json() == {
+            "model_stats": [{"name": "sentiment", "version": "3"}]
+        }
         assert (await get(f"{world.url}/v2/models/sentiment/config")).json()["name"] == "sentiment"
-        await world.publish({"sentiment": {"model": "sentiment", "version": 3, "digest": "d3"}}, world.servers(local={}))
+        await world.publish(
+            {"sentiment": {"model": "sentiment", "version": 3, "digest": "d3"}}, world.servers(local={})
+        )
         refused = await get(f"{world.url}/v2/models/sentiment/ready")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
 
@@ -190,6 +202,39 @@ def test_a_body_over_the_limit_is_refused_with_and_without_a_declared_length(wit
         assert (await world.client.post(url, content=b"x" * 10_000)).status_code == 200
 
     with_world(scenario, max_body_bytes=10_000)
+
+
+def test_a_body_that_trickles_in_is_cut_off_at_the_deadline_and_one_that_ends_early_is_no_error_of_ours(
+    with_world,
+) -> None:
+    async def half_a_request(world, *lines: str):
+        host, _, port = world.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = ["POST /v2/models/sentiment/infer HTTP/1.1", "host: x", "content-length: 1000", *lines, "", ""]
+        writer.write("\r\n".join(head).encode() + b'{"inputs"')
+        await writer.drain()
+        return reader, writer
+
+    async def scenario(world) -> None:
+        reader, writer = await half_a_request(world, "x-rml-timeout-ms: 50")
+        answer = await reader.read()  # to the end: the door closes
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"not complete before the deadline" in answer
+        writer.close()
+        _, writer = await half_a_request(world)
+        label = 'endpoint="sentiment",protocol="rest",version="3"'
+        while f"rml_door_in_flight{{{label}}} 1.0" not in (await world.client.get(f"{world.url}/metrics")).text:
+            await asyncio.sleep(0.005)
+        writer.close()
+        while f'rml_door_requests_total{{code="499",{label}}} 1.0' not in (
+            text := (await world.client.get(f"{world.url}/metrics")).text
+        ):
+            await asyncio.sleep(0.005)
+        assert "rml_door_errors_total{" not in text
+        assert f"rml_door_in_flight{{{label}}} 0.0" in text
+        assert world.triton.requests == []
+
+    with_world(scenario)
 
 
 def test_a_lost_server_is_replaced_once_then_the_client_is_told(with_world) -> None:
