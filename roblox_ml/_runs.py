@@ -25,6 +25,8 @@ __all__ = ["Run", "RunList", "Task", "get_run", "runs"]
 
 _POLL = 0.1
 _TAIL = 12
+_HEAD = 4
+_LONGEST = 400
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
@@ -236,7 +238,7 @@ class Run:
         try:
             with self._folder.log(task).open("rb") as stream:
                 stream.seek(0, 2)
-                stream.seek(max(0, stream.tell() - 8192))
+                stream.seek(max(0, stream.tell() - 65536))
                 text = stream.read().decode("utf-8", "replace")
         except OSError:
             return []
@@ -270,7 +272,7 @@ class Run:
         for task in failed:
             tries = f" (attempt {len(task.attempts)})" if len(task.attempts) > 1 else ""
             lines.append(f"step {task.name}{tries}: {task.reason}")
-            lines += [f"    {line}" for line in self._last_lines(task.name, _TAIL)]
+            lines += [f"    {line}" for line in excerpt(self._last_lines(task.name, _LONGEST))]
         if not failed:
             lines.append(self.error)
         name = failed[0].name if failed else "STEP"
@@ -279,6 +281,15 @@ class Run:
 
     def _call(self, method: str) -> str:
         return f"rml.get_run({self.id!r}).{method}"
+
+
+def excerpt(lines: list[str], count: int = _TAIL) -> list[str]:
+    """The last lines of a log; of a traceback longer than that also how it begins, which is where the user's line is."""
+    starts = [n for n, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    if not starts or len(lines) - starts[-1] <= count:
+        return lines[-count:]
+    head = lines[starts[-1] : starts[-1] + _HEAD]
+    return [*head, "  …", *lines[-(count - _HEAD) :]]
 
 
 class Outputs(Mapping[str, Any]):

@@ -93,6 +93,13 @@ class RmlSdkError(Exception):
             lines.append(f"  fix: {self.fix}")
         return "\n".join(lines)
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the user's own frames and the sentence, not the SDK's frames between them."""
+        from ._graph.where import users_frames
+
+        frames = [f"{site}, in {name}\n    {line}" for site, name, line in users_frames(self.__traceback__)]
+        return [*frames, f"{type(self).__name__}: {self}"]
+
 
 class PipelineError(RmlSdkError):
     """The program is wrong. `findings` holds everything that was found, not only the first."""

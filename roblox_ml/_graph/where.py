@@ -7,17 +7,20 @@ instruction; text is made when a finding needs it.
 from __future__ import annotations
 
 import linecache
+import os
 import re
 import sys
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType
+from types import CodeType, FrameType, FunctionType, TracebackType
 from typing import Any
 
-__all__ = ["Site", "cell_number", "here", "of_function"]
+__all__ = ["Site", "cell_number", "here", "of_function", "users_frames"]
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
+_COMMANDS = str(Path(_PACKAGE) / "cli") + os.sep
+COMMAND_LINE = "the command line"
 _IPYTHON_FILE = re.compile(r"^<ipython-input-(\d+)-")
 
 
@@ -35,6 +38,8 @@ class Site:
         cell = cell_number(self.filename)
         if cell is not None:
             return f"cell {cell}, line {self.line}"
+        if self.filename == COMMAND_LINE:
+            return self.filename
         return f"{_shown(self.filename)}:{self.line}"
 
     def source(self) -> str | None:
@@ -70,10 +75,27 @@ def here() -> Site:
     """The innermost frame that is not ours: where the user called us."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        if frame.f_code.co_filename.startswith(_COMMANDS):
+            return Site(COMMAND_LINE, 0)
         frame = frame.f_back
     if frame is None:
         return Site("<unknown>", 0)
     return Site(frame.f_code.co_filename, frame.f_lineno, frame.f_code, frame.f_lasti)
+
+
+def users_frames(traceback: TracebackType | None) -> list[tuple[Site, str, str]]:
+    """The frames from the cell to where our code begins: place, function, line."""
+    found = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if code.co_filename.startswith(_PACKAGE):
+            break
+        if f"{os.sep}IPython{os.sep}" not in code.co_filename:
+            line = linecache.getline(code.co_filename, traceback.tb_lineno).strip()
+            name = "the cell" if code.co_name == "<module>" else code.co_name
+            found.append((Site(code.co_filename, traceback.tb_lineno), name, line))
+        traceback = traceback.tb_next
+    return found
 
 
 def of_function(function: Any, parameter: str = "") -> Site:

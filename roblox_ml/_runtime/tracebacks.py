@@ -1,5 +1,8 @@
 """A step's traceback in the user's own lines: our frames dropped, shipped lines named by the cell they came from.
 
+An error that the SDK raises on purpose explains itself, so none of the SDK's frames stand before it; one that it did not
+foresee keeps those outside this package, or nobody could find it.
+
 Line numbers of the shipped module mean nothing to somebody who wrote cells. Who starts the step may say in `RML_LINES`
 (a JSON file: `{file in the bundle: {line: "cell 3, line 2"}}`) where each line came from; the map is no part of the
 bundle, because cell numbers change without the code changing. Without it, the shipped file and line are shown.
@@ -14,9 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..errors import RmlSdkError
+
 __all__ = ["line_map", "render"]
 
 _OURS = str(Path(__file__).resolve().parent) + os.sep
+_SDK = str(Path(__file__).resolve().parent.parent) + os.sep
 _IMPORTLIB = ("<frozen importlib", "<frozen runpy")
 
 
@@ -43,15 +49,17 @@ def render(error: BaseException, folder: Path | None) -> str:
         if part is None or id(part) in seen:
             continue
         seen.add(id(part))
-        _rewrite(part, folder, lines)
+        _rewrite(part, folder, lines, hidden=_SDK if issubclass(part.exc_type or Exception, RmlSdkError) else _OURS)
         pending += [part.__cause__, part.__context__, *(part.exceptions or [])]
     return "".join(summary.format(chain=True)).rstrip("\n")
 
 
-def _rewrite(part: traceback.TracebackException, folder: Path | None, lines: Mapping[str, Mapping[str, str]]) -> None:
+def _rewrite(
+    part: traceback.TracebackException, folder: Path | None, lines: Mapping[str, Mapping[str, str]], hidden: str
+) -> None:
     kept = []
     for frame in part.stack:
-        if frame.filename.startswith((_OURS, *_IMPORTLIB)):
+        if frame.filename.startswith((hidden, *_IMPORTLIB)):
             continue
         place = _place(frame, folder, lines)
         if place is None:

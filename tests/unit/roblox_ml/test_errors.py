@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,3 +62,17 @@ def test_every_error_is_in_the_tree_and_in_its_picture(name: str) -> None:
 def test_the_exports_are_the_classes() -> None:
     classes = {n for n, v in vars(errors).items() if inspect.isclass(v) and v.__module__ == errors.__name__}
     assert set(errors.__all__) == classes
+
+
+def test_a_notebook_shows_the_user_s_frames_and_none_of_ours(tmp_path: Path) -> None:
+    import roblox_ml as rml
+
+    path = tmp_path / "mine.py"
+    path.write_text("def look(rml):\n    return rml.get_run('no-such-run')\n")
+    namespace: dict[str, Any] = {}
+    exec(compile(path.read_text(), str(path), "exec"), namespace)
+    with pytest.raises(errors.RunNotFound) as caught:
+        namespace["look"](rml)
+    text = "\n".join(caught.value._render_traceback_())
+    assert "mine.py:2, in look\n    return rml.get_run('no-such-run')" in text
+    assert "RunNotFound: there is no run 'no-such-run'" in text and "_runs.py" not in text and "_backends" not in text

@@ -65,3 +65,25 @@ def test_our_own_frames_are_left_out(tmp_path: Path) -> None:
     except TypeError as error:
         text = tracebacks.render(error, None)
     assert "_runtime/values.py" not in text and "x is a builtins.object" in text
+
+
+def test_an_error_that_explains_itself_shows_no_frame_of_the_sdk() -> None:
+    import roblox_ml as rml
+    from roblox_ml.errors import PackageError
+
+    try:
+        rml.Model.from_python(len, examples=[1])
+    except PackageError as error:
+        text = tracebacks.render(error, None)
+    assert "rml.Model.from_python(len, examples=[1])" in text and "examples=: a function needs" in text
+    assert "_artifacts.py" not in text and "_packaging" not in text
+
+
+def test_an_error_nobody_foresaw_keeps_the_frames_of_the_sdk() -> None:
+    import roblox_ml as rml
+
+    try:
+        rml.Dataset.from_pandas(3)  # type: ignore[arg-type]
+    except TypeError as error:
+        text = tracebacks.render(error, None)
+    assert "_artifacts.py" in text
