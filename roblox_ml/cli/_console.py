@@ -35,7 +35,8 @@ def print_json(value: Any) -> None:
 
 def fail(message: str) -> None:
     """An error in the SDK's own words, on stderr."""
-    errors.print(f"[bold red]error[/] {escape(message)}", highlight=False)
+    # Lines are left as they are: carets must stay under their words, and a command to type must be one line.
+    errors.print(f"[bold red]error[/] {escape(message)}", highlight=False, soft_wrap=True)
 
 
 def key_values(pairs: Sequence[str], option: str) -> dict[str, str]:

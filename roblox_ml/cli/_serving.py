@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ._console import Json, console, print_json
+from ._console import Json, console, print_json, show
 
 
 def add_to(app: typer.Typer) -> None:
@@ -49,13 +49,35 @@ def predict(
     """Ask an endpoint."""
     import roblox_ml as rml
 
-    inputs: Any = jsonlib.loads(data) if data else texts or [line.rstrip("\n") for line in sys.stdin]
+    inputs = _inputs(data, texts)
     target = rml.endpoint(name)
     answer = target.grpc.predict(inputs) if grpc else target.predict(inputs)
     if json:
         print_json(list(answer))
     else:
-        console.print(answer)
+        rows = list(answer)
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        show(
+            "",
+            columns,
+            (
+                [
+                    jsonlib.dumps(row.get(key), ensure_ascii=False) if not isinstance(row.get(key), str) else row[key]
+                    for key in columns
+                ]
+                for row in rows
+            ),
+            empty="no rows",
+        )
+
+
+def _inputs(data: str | None, texts: list[str] | None) -> Any:
+    if data is None:
+        return texts or [line.rstrip("\n") for line in sys.stdin]
+    try:
+        return jsonlib.loads(data)
+    except ValueError as error:
+        raise typer.BadParameter(f"{data!r} is no JSON: {error}", param_hint="--data") from None
 
 
 def rollback(name: str) -> None:

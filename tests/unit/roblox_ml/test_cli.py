@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PIPELINE = '''
+PIPELINE = """
 import roblox_ml as rml
 
 
@@ -28,14 +28,16 @@ def show(n: int) -> str:
 @rml.pipeline
 def sums(n: int = 4):
     show(double(n))
-'''
+"""
 
 BROKEN = PIPELINE.replace('return f"{n} it is"', 'return f"{m} it is"')
 
 
 def rml(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "roblox_ml.cli", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, env=os.environ | {"COLUMNS": "160"}, check=False)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=120, env=os.environ | {"COLUMNS": "160"}, check=False
+    )
 
 
 @pytest.fixture
@@ -84,6 +86,8 @@ def test_compile_writes_what_the_sdk_writes(file: Path, tmp_path: Path) -> None:
         (["logs", "nothing"], "there is no log"),
         (["up", "dor"], "no part is called"),
         (["datasets", "add", "comments", "nowhere"], "nowhere"),
+        (["predict", "comments", "--data", "{{X"], "no JSON"),
+        (["run", "{file}", "-p", "m=3"], "the command line: the pipeline 'sums' has no parameter 'm'"),
     ],
 )
 def test_refusals_are_sentences(arguments: list[str], words: str, file: Path) -> None:
@@ -120,3 +124,11 @@ def test_doctor_reports_every_check() -> None:
 def test_status_of_nothing() -> None:
     assert json.loads(rml("status", "--json").stdout) == {}
     assert rml("down").stdout.strip() == "nothing was running"
+
+
+def test_an_error_s_lines_are_not_folded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from roblox_ml.cli._console import fail
+
+    line = "    answer = " + "word " * 60
+    fail(f"no\n{line}\n{' ' * 200}^^^^")
+    assert capsys.readouterr().err.splitlines()[1:] == [line, " " * 200 + "^^^^"]
