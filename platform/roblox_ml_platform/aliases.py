@@ -12,7 +12,7 @@ from . import tables as t
 from .database import bump, now
 from .records import audit, dirty, iso
 from .rollback import stack_of, target
-from .versions import lock_model, require
+from .versions import lock_model, require, require_model
 
 __all__ = ["delete_alias", "get", "history", "move", "rollback", "rollback_version"]
 
@@ -26,6 +26,7 @@ def get(connection: Connection, model: str, alias: str) -> dict[str, Any]:
     )
     row = connection.execute(query).mappings().one_or_none()
     if row is None:
+        require_model(connection, model)
         known = connection.execute(select(t.aliases.c.alias).where(t.aliases.c.model == model)).scalars().all()
         raise NotFound(
             f"{model} has no alias {alias}",

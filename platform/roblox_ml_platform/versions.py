@@ -23,6 +23,7 @@ __all__ = [
     "list_versions",
     "lock_model",
     "require",
+    "require_model",
     "tag",
 ]
 
@@ -40,8 +41,14 @@ def require(connection: Connection, model: str, version: int) -> Any:
         f"{model} has no version {version}",
         hint=f"its newest version is {newest}"
         if newest
-        else f"no model {model} is registered; `rml models` lists them",
+        else f"no model {model} is registered; `rml models list` shows what is",
     )
+
+
+def require_model(connection: Connection, model: str) -> None:
+    """Raises `NotFound` when no such model is registered."""
+    if connection.execute(select(t.models.c.name).where(t.models.c.name == model)).first() is None:
+        raise NotFound(f"no model {model} is registered", hint="`rml models list` shows the registered models")
 
 
 def lock_model(connection: Connection, model: str) -> Any:
@@ -50,7 +57,7 @@ def lock_model(connection: Connection, model: str) -> Any:
         connection.execute(select(t.models).where(t.models.c.name == model).with_for_update()).mappings().one_or_none()
     )
     if row is None:
-        raise NotFound(f"no model {model} is registered", hint="`rml models` lists the registered models")
+        raise NotFound(f"no model {model} is registered", hint="`rml models list` shows the registered models")
     return row
 
 
@@ -92,8 +99,7 @@ def describe(connection: Connection, model: str, version: int) -> dict[str, Any]
 
 def list_versions(connection: Connection, model: str) -> list[dict[str, Any]]:
     """All versions, newest first."""
-    if connection.execute(select(t.models.c.name).where(t.models.c.name == model)).first() is None:
-        raise NotFound(f"no model {model} is registered", hint="`rml models` lists the registered models")
+    require_model(connection, model)
     query = select(t.versions).where(t.versions.c.model == model).order_by(t.versions.c.version.desc())
     names = _aliases(connection, model)
     return [brief(row, names.get(row["version"], [])) for row in connection.execute(query).mappings()]

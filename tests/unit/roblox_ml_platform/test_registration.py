@@ -156,3 +156,10 @@ def test_every_change_is_in_the_audit_trail(client: TestClient, body: Body) -> N
     assert {row["actor"] for row in rows} == {"ann"}
     only = client.get("/v1/audit", params={"subject": "scale/2", "limit": 1}).json()["audit"]
     assert [row["action"] for row in only] == ["version.delete"]
+
+
+def test_an_alias_of_a_model_that_does_not_exist_says_that_the_model_is_missing(client: TestClient) -> None:
+    for path in ("/v1/models/nope/aliases/champion", "/v1/models/nope/aliases/champion/history"):
+        answer = client.get(path)
+        assert answer.status_code == 404
+        assert answer.json()["error"]["message"] == "no model nope is registered"
