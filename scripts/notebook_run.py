@@ -6,6 +6,7 @@ the step's last words for those that take long.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 import roblox_ml as rml
 
@@ -36,6 +37,10 @@ def execute(source: Path, say: Say, *, timeout: int = 1800) -> Any:
         client = _Talking(notebook, say, timeout=timeout, resources={"metadata": {"path": str(source.parent)}})
         try:
             client.execute()
+        except (AssertionError, DeadKernelError):
+            # On Ctrl-C nbclient takes its kernel away from under its own feet.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+            raise KeyboardInterrupt from None
         except CellExecutionError as error:
             failure = NotebookFailed(f"{error.ename}: {error.evalue}")
             failure.notebook = notebook  # type: ignore[attr-defined]
