@@ -20,6 +20,7 @@ from roblox_ml_core.telemetry import log
 
 from .follower import Follower
 from .grpc_door import GrpcDoor
+from .one_write import OneWriteProtocol
 from .rest import RestDoor
 from .service import Door
 
@@ -62,7 +63,7 @@ async def serve(
     following = asyncio.create_task(follower.run())
     web = uvicorn.Server(
         uvicorn.Config(
-            RestDoor(door), http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
+            RestDoor(door), http=OneWriteProtocol, ws="none", proxy_headers=False, lifespan="off", log_config=None, access_log=False,
             server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=int(_DRAIN_S),
         )
     )  # fmt: skip
