@@ -6,12 +6,13 @@ that there is one way in which a server comes to life.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._store import home
@@ -40,11 +41,7 @@ def ensure(*names: str, say: Callable[[str], None] | None = None, timeout: float
         return
     speak = say or (lambda line: print(line, flush=True))
     _token()
-    with _state.locked("client.lock", wait=True):
-        before = _state.read("wanted.json").get("parts", []) if _state.supervisor_pid() else []
-        _state.write("wanted.json", {"parts": [name for name in ORDER if name in {*before, *wanted}]})
-        if _state.supervisor_pid() is None:
-            _spawn_supervisor()
+    _want(wanted)
     missing = [name for name in wanted if not _is_ready(name)]
     if missing:
         speak(f"starting {', '.join(missing)} …")
@@ -52,6 +49,13 @@ def ensure(*names: str, say: Callable[[str], None] | None = None, timeout: float
     pending = list(missing)
     started = time.monotonic()
     while pending:
+        if _state.supervisor_pid() is None:
+            # The supervisor that was there was on its way out, or has been killed.
+            if not {*wanted} <= {*_state.read("wanted.json").get("parts", [])}:
+                raise NotRunning(
+                    f"the stack was stopped while {pending[0]} started", fix="start it again with `rml up`"
+                )
+            _want(wanted)
         for name in [name for name in pending if _is_ready(name)]:
             pending.remove(name)
             speak(f"  {name:<14} ready in {time.monotonic() - started:4.1f} s   {parts[name].url}")
@@ -67,7 +71,8 @@ def down(timeout: float = 60.0) -> bool:
     _state.write("wanted.json", {"parts": []})
     if pid is None:
         return False
-    os.kill(pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it ended in this moment
+        os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout
     while _state.supervisor_pid() is not None and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -88,11 +93,22 @@ def address(name: str) -> str | None:
     return str(part["url"]) if part else None
 
 
+def _want(wanted: Sequence[str]) -> None:
+    """Tell the supervisor which parts must run, besides those that do; start it when there is none."""
+    with _state.locked("client.lock", wait=True):
+        before = _state.read("wanted.json").get("parts", []) if _state.supervisor_pid() else []
+        _state.write("wanted.json", {"parts": [name for name in ORDER if name in {*before, *wanted}]})
+        if _state.supervisor_pid() is None:
+            _spawn_supervisor()
+
+
 def _is_ready(name: str) -> bool:
     return bool(status().get(name, {}).get("ready"))
 
 
 def _spawn_supervisor() -> None:
+    # What a killed predecessor left says "ready" of processes that are gone, and names a pid that may be anybody's by now.
+    _state.write("state.json", {})
     log = _state.log_path("supervisor")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as sink:

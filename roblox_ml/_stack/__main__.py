@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -37,13 +38,21 @@ class Supervisor:
 
     def loop(self) -> None:
         """Tick until stopped, then stop the parts in reverse order."""
+        said = ""
         while not self.stopping:
-            self.tick()
+            try:
+                self.tick()
+            except Exception as error:  # a full disk, say: the parts must go on, and they end when this process does
+                with contextlib.suppress(OSError):
+                    if (text := f"{type(error).__name__}: {error}") != said:
+                        print(f"supervisor: {text}", file=sys.stderr, flush=True)
+                    said = text
             time.sleep(TICK_S)
         for name in reversed(ORDER):
             if name in self.running:
                 self.running[name].stop()
-        _state.write("state.json", {})
+        with contextlib.suppress(OSError):
+            _state.write("state.json", {})
 
     def tick(self) -> None:
         """One round: drop the unwanted, start the wanted whose needs are ready, tend the rest, publish the state."""

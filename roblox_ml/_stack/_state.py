@@ -49,11 +49,11 @@ def write(name: str, content: dict[str, Any]) -> None:
 
 
 @contextmanager
-def locked(name: str, *, wait: bool) -> Iterator[bool]:
-    """Hold a lock file; yields False when somebody else holds it and `wait` is off."""
+def locked(name: str, *, wait: bool, shared: bool = False) -> Iterator[bool]:
+    """Hold a lock file; yields False when somebody else holds it and `wait` is off. Sharers do not exclude each other."""
     with (folder() / name).open("w") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
             return
@@ -62,8 +62,9 @@ def locked(name: str, *, wait: bool) -> Iterator[bool]:
 
 def supervisor_pid() -> int | None:
     """The supervisor's pid while it lives: it holds its lock for as long."""
-    with locked("supervisor.lock", wait=False) as mine:
-        if mine:
+    # Shared: two clients that look at the same time must not take each other for the supervisor.
+    with locked("supervisor.lock", wait=False, shared=True) as free:
+        if free:
             return None
     pid = read("state.json").get("pid")
     return int(pid) if pid else None

@@ -13,9 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from roblox_ml import _stack
 from roblox_ml._stack import _process, _state
+from roblox_ml._stack.__main__ import Supervisor
 from roblox_ml._stack._parts import Part, Port, describe, with_needs
 from roblox_ml._stack._process import Supervised
+from roblox_ml.errors import NotRunning
 
 PARENT_AND_CHILD = """
 import subprocess, sys, time
@@ -127,6 +130,62 @@ def test_state_files_survive_a_torn_write(rml_home: Path) -> None:
     assert _state.read("wanted.json") == {"parts": ["door"]}
     (rml_home / "stack" / "wanted.json").write_text('{"parts": [')
     assert _state.read("wanted.json") == {}
+
+
+def test_what_a_killed_supervisor_left_is_neither_ready_nor_told_to_stop(rml_home: Path) -> None:
+    part = {"ready": True, "url": "http://127.0.0.1:9", "pid": 1, "ports": []}
+    _state.write("state.json", {"pid": os.getpid(), "parts": {"control-plane": part}})
+    _state.write("wanted.json", {"parts": []})
+    with _state.locked("supervisor.lock", wait=False, shared=True):  # another client is looking at this moment
+        assert _state.supervisor_pid() is None
+        assert _stack.down() is False
+    _stack._spawn_supervisor()
+    try:
+        assert _state.supervisor_pid() not in (None, os.getpid())
+        assert _stack.address("control-plane") is None
+    finally:
+        assert _stack.down() is True
+
+
+def test_waiting_for_a_part_ends_when_somebody_stops_the_stack(rml_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spawn_then_down() -> None:
+        _state.write("wanted.json", {"parts": []})
+
+    monkeypatch.setattr(_stack, "_spawn_supervisor", spawn_then_down)
+    with pytest.raises(NotRunning, match="was stopped while"):
+        _stack.ensure("control-plane", say=lambda line: None, timeout=20)
+
+
+def test_a_supervisor_that_leaves_while_somebody_waits_is_replaced(
+    rml_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawned: list[int] = []
+
+    def spawn() -> None:
+        spawned.append(1)
+        if len(spawned) == 2:  # the first one was on its way out
+            monkeypatch.setattr(_stack, "_is_ready", lambda name: True)
+
+    monkeypatch.setattr(_stack, "_spawn_supervisor", spawn)
+    _stack.ensure("control-plane", say=lambda line: None, timeout=20)
+    assert len(spawned) == 2
+
+
+def test_a_failing_round_does_not_end_the_supervisor(
+    rml_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    supervisor, rounds = Supervisor(), []
+
+    def tick() -> None:
+        rounds.append(1)
+        if len(rounds) == 3:
+            supervisor.stop(0, None)
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(supervisor, "tick", tick)
+    supervisor.loop()
+    assert len(rounds) == 3
+    assert capsys.readouterr().err.count("no space left") == 1
 
 
 def test_every_part_names_its_ports_and_how_to_move_them(monkeypatch: pytest.MonkeyPatch) -> None:
