@@ -99,6 +99,8 @@ def _problems(
         wanted = artifact_type(title)
         if not isinstance(value, wanted):
             yield f"{name} is {_shown(value)}, declared as rml.{wanted.__name__}"
+        elif not value.path.exists():
+            yield f"the files of {name} are gone: the step deleted or moved {value.path}"
 
 
 def _wrong_scalar(name: str, value: Any, hint: Any) -> Iterator[str]:

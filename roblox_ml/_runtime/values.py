@@ -17,6 +17,8 @@ from typing import Any
 
 __all__ = ["from_json", "hints_of", "integral", "is_list", "is_optional", "to_json"]
 
+# As `to_json` writes what JSON has no number for.
+_NOT_FINITE = ("nan", "inf", "-inf")
 _LISTS = (list, tuple, collections.abc.Sequence)
 
 
@@ -47,6 +49,8 @@ def from_json(value: Any, hint: Any) -> Any:
     if hint is bool and isinstance(value, int | float):
         return bool(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and value in _NOT_FINITE:
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)

@@ -17,7 +17,7 @@ from typing import Any
 from ..._store import digest_of_file, home
 from .spec import Component
 
-__all__ = ["Cache", "intact", "step_key", "tree_digest"]
+__all__ = ["Cache", "intact", "step_key", "tree_digest", "tree_stamp"]
 
 # Which run and which task of it made an artifact differs from run to run, and changes nothing for who reads it.
 _INCIDENTAL = frozenset({"rml.run", "rml.task"})
@@ -33,6 +33,16 @@ def tree_digest(path: Path) -> str:
             relative = found.relative_to(path).as_posix()
             files[relative] = {"sha256": digest_of_file(found), "size": found.stat().st_size}
     return _digest({"files": files})
+
+
+def tree_stamp(path: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """Names, sizes, times and inodes of a tree's files: cheap to look at, and different once something was written."""
+    found = []
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if not file.is_dir():
+            state = file.lstat()
+            found.append((file.relative_to(path).as_posix(), state.st_size, state.st_mtime_ns, state.st_ino))
+    return tuple(found)
 
 
 def step_key(component: Component, parameters: Mapping[str, Any], artifacts: Mapping[str, Any]) -> str:

@@ -77,7 +77,7 @@ class Execution(threading.Thread):
         log = EventLog(self.folder)
         grace = float(os.environ.get("RML_LOCAL_GRACE") or _GRACE)
         try:
-            await asyncio.to_thread(_end_orphans, log, grace)
+            _end_orphans(log, grace)  # this thread has nothing else to do yet
             steps = StepRunner(
                 self.folder, log, machine(), self._environment(about), use_cache=self._use_cache, grace=grace
             )
@@ -97,7 +97,6 @@ class Execution(threading.Thread):
                 outcome, reason = await self._drive(log, steps, about["arguments"])
             finally:
                 watch.cancel()
-                steps.threads.shutdown(wait=False)
             log.append("run_finished", state=outcome.state, reason=reason, outputs=outcome.values.as_json())
         finally:
             log.close()
@@ -121,6 +120,8 @@ class Execution(threading.Thread):
         """Another process asks for an end through a file."""
         while not self.folder.cancel_path.exists():
             await asyncio.sleep(_LOOK_FOR_CANCEL)
+            if steps.cancelled.is_set():
+                return  # or an end after an error would wait for this watch
         steps.cancelled.set()
 
     def _environment(self, about: Mapping[str, Any]) -> dict[str, str]:

@@ -81,8 +81,8 @@ def coerce(value: Any, kind: str) -> Any:
     """A value as KFP's parameter type: every number of YAML and protobuf is a double, here ints become ints again."""
     if kind == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer():
         return int(value)
-    if kind == "NUMBER_DOUBLE" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if kind == "NUMBER_DOUBLE" and isinstance(value, int | str) and not isinstance(value, bool):
+        return float(value)  # text: JSON has no NaN and no infinity
     if kind in ("LIST", "STRUCT"):
         return integral(json.loads(value) if isinstance(value, str) else value)
     return value

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import process
-from .cache import Cache, intact, step_key, tree_digest
+from .cache import Cache, intact, step_key, tree_digest, tree_stamp
 from .flow import Outcome, Values, coerce
 from .placeholders import resolve
 from .record import EventLog, RunFolder
@@ -30,10 +31,11 @@ _STAGE0_MARK = "--executor_input"
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """How an attempt ended: an exit code, and a reason when it failed."""
+    """How an attempt ended: an exit code, and a reason when it failed; `final` when another attempt would not help."""
 
     exit: int
     reason: str = ""
+    final: bool = False
 
 
 class StepRunner:
@@ -56,8 +58,7 @@ class StepRunner:
         self.cache = Cache() if use_cache else None
         self.grace = grace
         self.cancelled = asyncio.Event()
-        # Waiting for a process and hashing files block; each running step needs at most two such threads.
-        self.threads = ThreadPoolExecutor(max_workers=slots.count * 2 + 2, thread_name_prefix="rml-step")
+        self.stamps: dict[str, object] = {}
 
     async def run(self, name: str, task: TaskSpec, component: Component, inputs: Values) -> Outcome:
         """Bring one task to its end; every step on the way is in the log before it counts."""
@@ -85,7 +86,7 @@ class StepRunner:
             if self.cancelled.is_set():
                 self.log.append("task_finished", task=name, state="CANCELLED", exit=ended.exit, reason="cancelled")
                 return Outcome("CANCELLED")
-            if attempt == last:
+            if attempt == last or ended.final:
                 self.log.append("task_finished", task=name, state="FAILED", exit=ended.exit, reason=ended.reason)
                 return Outcome("FAILED")
             delay = task.retry.before(attempt + 1)
@@ -114,6 +115,8 @@ class StepRunner:
     async def _attempt(
         self, name: str, number: int, component: Component, container: Container, inputs: Values, key: str, lease: Lease
     ) -> tuple[Values | None, _Ended]:
+        if changed := await self._in_thread(self._changed_inputs, inputs):
+            return None, _Ended(1, f"not started: another step wrote into its input {changed}", final=True)
         executor_input = self._prepare(name, component, inputs)
         command = self._command(name, container, executor_input)
         environment = process.step_environment({**self.environment, **container.env, "RML_TASK": name})
@@ -134,6 +137,12 @@ class StepRunner:
         who = process.identity_of(child.pid) or process.Identity(child.pid, "gone")
         self.log.append("task_started", task=name, attempt=number, pid=who.pid, identity=who.started, key=key)
         ended = await self._wait(child, who, container.timeout)
+        if changed := await self._in_thread(self._changed_inputs, inputs):
+            why = (
+                f"its input {changed} was written to while it ran. Inputs belong to the step that made them and to every step "
+                "that reads them: write into a new rml.Dataset() instead"
+            )
+            return None, _Ended(ended.exit, why, final=True)
         if ended.reason:
             return None, ended
         try:
@@ -157,6 +166,17 @@ class StepRunner:
             # A step is over when its process is: what it left running would write into the next step's inputs.
             await self._in_thread(process.end_tree, who, self.grace)
         return _Ended(code, reason or _why(code))
+
+    def _changed_inputs(self, inputs: Values) -> str:
+        """The names of artifacts that are no longer what this execution saw first: what read them must not be believed."""
+        changed = []
+        for name, listed in inputs.artifacts.items():
+            for artifact in listed:
+                uri = str(artifact["uri"])
+                stamp = tree_stamp(Path(uri))
+                if self.stamps.setdefault(uri, stamp) != stamp:
+                    changed.append(repr(name))
+        return ", ".join(dict.fromkeys(changed))
 
     def _prepare(self, name: str, component: Component, inputs: Values) -> dict[str, Any]:
         """Clean folders for the outputs, and the executor input that names them."""
@@ -214,7 +234,23 @@ class StepRunner:
         return None
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self.threads, function, *arguments)
+        """Waiting for a process and hashing files block; each running step needs at most two such threads.
+
+        Not an executor: Python closes those as soon as a script's last line has run, when runs of `wait=False` go on.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+
+        def work() -> None:
+            try:
+                settle, result = done.set_result, function(*arguments)
+            except BaseException as error:
+                settle, result = done.set_exception, error
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(lambda: done.done() or settle(result))
+
+        threading.Thread(target=work, name="rml-step", daemon=True).start()
+        return await done
 
 
 def _read_outputs(component: Component, executor_input: Mapping[str, Any]) -> Values:
