@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
+LONGEST_ERROR = 10_000  # some exceptions quote their whole input
 
 
 def main(argv: Sequence[str]) -> int:
@@ -51,12 +52,13 @@ def main(argv: Sequence[str]) -> int:
                 raise TypeError(
                     f"predict returned {type(answer).__name__}; a dict of arrays by output name is expected"
                 )
-            arrays = {str(name): value for name, value in answer.items()}
+            # A frame is made whole before its first byte leaves: what cannot become arrays is still an error, not half an answer.
+            frames.send(stream, "answer", {str(name): value for name, value in answer.items()})
+        except ConnectionError:
+            return 0
         except Exception:
             traceback.print_exc()
             frames.send(stream, "error", text=last_line())
-        else:
-            frames.send(stream, "answer", arrays)
 
 
 def load_frames(folder: Path) -> Any:
@@ -85,7 +87,7 @@ def load_entry(code: str, entry: str) -> Any:
 def last_line() -> str:
     """The exception being handled, in one line."""
     kind, value, _ = sys.exc_info()
-    return f"{getattr(kind, '__name__', kind)}: {value}"
+    return f"{getattr(kind, '__name__', kind)}: {value}"[:LONGEST_ERROR]
 
 
 if __name__ == "__main__":

@@ -181,6 +181,9 @@ def predict(batch):
     if text == "hang": time.sleep(60)
     if text == "raise": raise ValueError("bad luck")
     if text == "list": return [1]
+    if text == "ragged": return {"y": [[1], [1, 2]]}
+    if text == "novel": raise ValueError("x" * 3_000_000)
+    if text == "exit": raise SystemExit(5)
     print("a model may print", flush=True)
     return {"pid": np.array([os.getpid()])}
 """
@@ -202,14 +205,25 @@ def say(text: str) -> dict[str, Any]:
 def test_a_worker_answers_from_another_process(worker: Any) -> None:
     pid = worker.ask(say("hi"), 10)["pid"][0]
     assert pid == worker.process.pid != os.getpid()
-    for word, message in (("raise", "ValueError: bad luck"), ("list", "returned list")):
+    for word, message in (
+        ("raise", "ValueError: bad luck"),
+        ("list", "returned list"),
+        ("ragged", "inhomogeneous"),
+        ("novel", "ValueError: xxx"),
+    ):
         with pytest.raises(backend.ModelError, match=message):
             worker.ask(say(word), 10)
     assert worker.ask(say("hi"), 10)["pid"][0] == pid
 
 
 @pytest.mark.parametrize(
-    ("word", "message"), [("die", "exited with status 3"), ("kill", "ended by SIGKILL"), ("hang", "in time")]
+    ("word", "message"),
+    [
+        ("die", "exited with status 3"),
+        ("exit", "exited with status 5"),
+        ("kill", "ended by SIGKILL"),
+        ("hang", "in time"),
+    ],
 )
 def test_a_worker_that_dies_or_hangs_is_told_and_replaced(worker: Any, word: str, message: str) -> None:
     model = python_model.TritonPythonModel()
