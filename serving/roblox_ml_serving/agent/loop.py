@@ -149,13 +149,15 @@ class Agent:
         return {model.digest for model in self._wishes.models}
 
     def _expected_memory(self, model: DesiredModel) -> int:
-        """At least what its files take in each instance. Once it is loaded, the processes themselves are measured."""
-        return self._instances * sum(
-            entry["size"] for path, entry in model.manifest.items() if path.startswith("model/")
-        )
+        return expected_memory(model, self._instances)
 
     def _something_changed(self) -> None:
         self._reporter.changed()
+
+
+def expected_memory(model: DesiredModel, instances: int) -> int:
+    """At least what its files take in each instance. Once it is loaded, the processes themselves are measured."""
+    return instances * sum(entry["size"] for path, entry in model.manifest.items() if is_loaded(path))
 
 
 def is_loaded(path: str) -> bool:
