@@ -63,7 +63,8 @@ def _from_cell(namespace: Mapping[str, Any], filename: str) -> bool:
     if not isinstance(namespace.get("In"), list) or "get_ipython" not in namespace:
         return False
     known = getattr(getattr(_shell(namespace), "compile", None), "_filename_map", {})
-    return filename in known or filename.startswith("<ipython-input") or "ipykernel_" in filename
+    # `%%time` and `%%prun` compile under names of their own: "<timed exec>", "<string>".
+    return filename in known or filename.startswith("<") or "ipykernel_" in filename
 
 
 def _shell(namespace: Mapping[str, Any]) -> Any:

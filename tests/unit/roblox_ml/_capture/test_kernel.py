@@ -73,6 +73,13 @@ def test_cells_under_time_count_as_code(kernel):
     assert kernel.refusal().where.endswith("line 3")
 
 
+def test_a_step_under_time(kernel):
+    kernel.run("RATE = 2", "%%time\ndef helper():\n    return RATE\ndef step():\n    return helper()")
+    assert result(kernel.text()) == 2
+    kernel.run("exec('def step(): return 3')")
+    assert kernel.refusal().code in ("no-source", "stale-step")
+
+
 def test_magics_beside_are_ignored_and_magics_needed_are_refused(kernel):
     kernel.run("%config InlineBackend\nA = 1" if False else "A = 1\n%who\nfiles = !echo x", "def step():\n    return A")
     assert result(kernel.text()) == 1
