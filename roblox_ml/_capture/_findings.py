@@ -89,6 +89,10 @@ def offending(
     elif code == "one-shot-value":
         message = f"`{name}`, used by {user}, is {what}: it is used up by its first reader"
         fix = f"make it a list (`{name} = list(...)`), or make it inside the step"
+    elif code == "unordered-value":
+        message = f"`{name}`, used by {user}, has the order of a set: {what}"
+        why = "Python shuffles sets of text anew in every process: each step would see another order than this kernel."
+        fix = "sort it: `sorted(...)`, or write the elements down in their order"
     elif code == "huge-literal":
         message = f"`{name}`, used by {user}, is a literal of {what}"
         why = "Code is compared, hashed and sent for every step; data of this size belongs in a data set."

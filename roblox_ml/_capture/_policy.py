@@ -132,6 +132,8 @@ def expression_offence(
     """The first part of `node` that is not a constant expression. `outer`: it becomes a name's value as it is."""
     if node is None or isinstance(node, ast.Constant | ast.Name):
         return None
+    if outer and _in_order_of_a_set(node, names):
+        return Offence("unordered-value", node, f"`{_short(node)}`")
     if isinstance(node, ast.Lambda):
         return _first(*(expression_offence(default, names) for default in node.args.defaults))
     if isinstance(node, _CONTAINERS):
@@ -185,6 +187,38 @@ def _range_length(node: ast.expr) -> int | None:
         except (ValueError, TypeError, OverflowError):
             return None
     return None
+
+
+def _in_order_of_a_set(node: ast.expr, names: Names) -> bool:
+    """Whether `node` puts a set's elements into a row: `list(set(words))`, `{w: i for i, w in enumerate({"a", "b"})}`."""
+    if isinstance(node, ast.ListComp | ast.DictComp):
+        source = node.generators[0].iter
+    elif isinstance(node, ast.Call) and dotted_name(node.func) in (("list",), ("tuple",)) and len(node.args) == 1:
+        source = node.args[0]
+    else:
+        return False
+    if isinstance(source, ast.Call) and dotted_name(source.func) == ("enumerate",) and source.args:
+        source = source.args[0]
+    return _is_set(source, names)
+
+
+def _is_set(node: ast.expr, names: Names, depth: int = 0) -> bool:
+    if isinstance(node, ast.Name) and depth < 10:
+        bound = names.bound_by(node.id)
+        return isinstance(bound, ast.Assign) and _is_set(bound.value, names, depth + 1)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr | ast.BitAnd | ast.Sub | ast.BitXor):
+        return _is_set(node.left, names, depth + 1)
+    if isinstance(node, ast.Call) and dotted_name(node.func) in (("set",), ("frozenset",)) and node.args:
+        return not _only_numbers(node.args[0])
+    return isinstance(node, ast.SetComp) or (isinstance(node, ast.Set) and not _only_numbers(node))
+
+
+def _only_numbers(node: ast.expr) -> bool:
+    """Numbers hash to themselves, so a set of them has one order everywhere."""
+    if _range_length(node) is not None:
+        return True
+    items = node.elts if isinstance(node, ast.Set | ast.List | ast.Tuple) else []
+    return bool(items) and all(isinstance(e, ast.Constant) and isinstance(e.value, int | float) for e in items)
 
 
 def _arguments(node: ast.Call) -> list[ast.expr]:

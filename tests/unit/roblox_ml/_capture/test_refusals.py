@@ -175,6 +175,35 @@ def test_what_statements_show_is_carried(notebook, fresh, cells, expression):
 
 
 @pytest.mark.parametrize(
+    "cell",
+    [
+        "V = list({'neg', 'pos'})",
+        "W = ['a', 'b', 'a']\nV = tuple(set(W))",
+        "S = {'a', 'b'}\nV = {w: i for i, w in enumerate(S)}",
+        "S = {'a'} | {'b'}\nV = [w for w in S]",
+    ],
+)
+def test_the_order_of_a_set_is_another_in_every_process(notebook, cell):
+    finding = notebook.run(cell, STEP.format("V")).refusal()
+    assert finding.code == "unordered-value" and "sorted" in finding.fix
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "V = sorted({'a', 'b'})",
+        "V = {'a', 'b'}",
+        "V = list({3, 1})",
+        "V = sorted(list(set('ab')))",
+        "V = list(set(range(9)))",
+    ],
+)
+def test_sets_without_an_order_are_carried(notebook, fresh, cell):
+    slice_ = notebook.run(cell, STEP.format("V")).capture()
+    assert fresh(slice_)["step"]() == notebook.namespace["V"]
+
+
+@pytest.mark.parametrize(
     "cell", ["import os\nP = os.path.abspath('x')", "from pathlib import Path\nP = Path.cwd() / 'x'"]
 )
 def test_the_working_directory_is_the_kernels(notebook, cell):
