@@ -174,6 +174,10 @@ def _string(value: str) -> str:
     # KFP's driver and launcher substitute these wherever they stand, also inside a constant.
     if "{{$" in value:
         raise ValueError("the text contains '{{$', which KFP would replace by something else")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text contains half a character (a lone surrogate), which no file can hold") from None
     return value
 
 

@@ -101,6 +101,7 @@ def test_what_fits_where() -> None:
         ([object()], ParameterType("LIST")),
         (["a"], ParameterType("LIST", INT)),
         ("{{$.inputs}}", TEXT),
+        ("half \ud800", TEXT),
         ("text", ParameterType("LIST")),
     ],
 )
