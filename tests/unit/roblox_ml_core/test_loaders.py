@@ -61,12 +61,28 @@ def test_a_python_model_that_cannot_be_loaded_says_why(tmp_path: Path, source: s
     assert part in str(caught.value)
 
 
-@pytest.mark.parametrize(("returned", "part"), [("[1]", "returned list"), ("{'z': 1}", "promises ['y']")])
+@pytest.mark.parametrize(
+    ("returned", "part"),
+    [
+        ("[1]", "returned list"),
+        ("{'z': 1}", "promises ['y']"),
+        ("{'y': [[1, 2], [3, 4]]}", "has shape [2, 2] for 1 rows"),
+        ("{'y': batch['x'][:0]}", "has shape [0, 2] for 1 rows"),
+        ("{'y': [[1]]}", "has shape [1, 1] for 1 rows"),
+        ("{'y': [['a', 'b']]}", "does not convert to FP32"),
+    ],
+)
 def test_a_python_model_must_keep_its_word(tmp_path: Path, returned: str, part: str) -> None:
     model = load(_python(tmp_path / "p", f"def predict(batch):\n    return {returned}\n"))
     with pytest.raises(PackageError) as caught:
         model.predict([[1, 2]])
     assert part in str(caught.value)
+
+
+def test_what_a_python_model_returns_becomes_arrays_of_the_signatures_types(tmp_path: Path) -> None:
+    model = load(_python(tmp_path / "p", "def predict(batch):\n    return {'y': [[1, 2]] * len(batch['x'])}\n"))
+    answer = model.predict([[1, 2], [3, 4]])["y"]
+    assert (str(answer.dtype), answer.tolist()) == ("float32", [[1, 2], [1, 2]])
 
 
 def test_a_model_that_lost_its_known_answers_is_refused(tmp_path: Path) -> None:

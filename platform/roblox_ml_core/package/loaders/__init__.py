@@ -13,10 +13,12 @@ from typing import Any
 
 from ...errors import PackageError
 from ..layout import ModelPackage, read, verify
+from ..signature import DATATYPES, TensorSpec
 
 __all__ = ["LoadedModel", "load"]
 
 Predict = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+_PROMISE = "correct signature.json or the model's predict"
 _MODULES = {
     "hf-text-classifier": "hf_text",
     "onnx": "onnx",
@@ -38,21 +40,53 @@ class LoadedModel:
         return f"LoadedModel({self.package.format}: {takes} -> {gives})"
 
     def predict(self, inputs: Any) -> dict[str, Any]:
-        """Outputs by name, as numpy arrays. `inputs`: a mapping by input name, or the one input's value itself."""
+        """Outputs by name, as numpy arrays of the signature's types, held to the same rules as behind an endpoint.
+
+        `inputs`: a mapping by input name, or the one input's value itself.
+        """
         arrays = self.package.signature.arrays(inputs)
         outputs = self._predict(arrays)
         missing = [spec.name for spec in self.package.signature.outputs if spec.name not in outputs]
         if missing:
             raise PackageError(
                 f"the model gave {sorted(outputs)} but its signature promises {missing}",
-                hint="correct signature.json or the model's predict",
+                hint=_PROMISE,
             )
-        return {spec.name: outputs[spec.name] for spec in self.package.signature.outputs}
+        rows = len(next(iter(arrays.values())))
+        return {spec.name: _output(spec, outputs[spec.name], rows) for spec in self.package.signature.outputs}
 
     def check(self) -> list[str]:
         """Ask the model its package's examples; returns what differs from the known answers (empty: all agree)."""
         examples = self.package.examples
-        return [] if examples is None else examples.check(self.predict(examples.input_arrays()))
+        if examples is None:
+            return []
+        try:
+            return examples.check(self.predict(examples.input_arrays()))
+        except PackageError as error:
+            return [error.message]
+
+
+def _output(spec: TensorSpec, value: Any, rows: int) -> Any:
+    """One output as an array, or `PackageError`: what Triton would refuse must not pass here."""
+    import numpy as np
+
+    try:
+        if spec.datatype == "BYTES":
+            given = np.asarray(value, dtype=object)
+            array: Any = np.empty(given.size, dtype=object)
+            array[:] = [x.decode("utf-8", "replace") if isinstance(x, bytes) else str(x) for x in given.ravel()]
+            array = array.reshape(given.shape)
+        else:
+            array = np.asarray(value, dtype=DATATYPES[spec.datatype])
+    except (TypeError, ValueError) as error:
+        raise PackageError(f"output {spec.name} does not convert to {spec.datatype}: {error}", hint=_PROMISE) from error
+    wanted = (rows, *spec.shape[1:])
+    if array.ndim != len(wanted) or any(w not in (-1, have) for w, have in zip(wanted, array.shape, strict=True)):
+        raise PackageError(
+            f"output {spec.name} has shape {list(array.shape)} for {rows} rows; its signature says {list(spec.shape)}",
+            hint=_PROMISE,
+        )
+    return array
 
 
 def load(directory: Path | str, *, check: bool = False, verified: bool = False) -> LoadedModel:
