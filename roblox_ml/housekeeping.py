@@ -130,10 +130,11 @@ class _Registry:
 
 
 def _registry() -> _Registry:
+    from ._addresses import control_url
     from ._runtime.control import ControlPlane
 
     try:
-        plane = ControlPlane()
+        plane = ControlPlane(control_url())
         texts = []
         for model in plane.call("GET", "/v1/models")["models"]:
             base = f"/v1/models/{model['name']}/versions"

@@ -100,9 +100,7 @@ def aged(path: Path, days: float = 30.0) -> None:
 @pytest.fixture
 def no_registry(monkeypatch: pytest.MonkeyPatch, free_port) -> None:
     """Nothing listens where the control plane would; by default that means there is none."""
-    from roblox_ml._runtime import control
-
-    monkeypatch.setattr(control, "DEFAULT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("RML_CONTROL_PORT", str(free_port()))
 
 
 def test_a_home_is_swept_and_what_is_referred_to_stays(rml_home: Path, no_registry: None) -> None:
@@ -223,3 +221,17 @@ def test_what_the_registry_needs_stays(rml_home: Path, monkeypatch) -> None:
     assert [digest for digest, _ in open_store().digests()] == [needed]
     assert (rml_home / "runs" / "trained-it").is_dir(), "lineage keeps the run"
     assert all(body["dry_run"] for _, path, body in sent if path == "/v1/gc")
+
+
+def test_the_registry_that_is_asked_is_this_home_s(rml_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RML_CONTROL_URL", raising=False)
+    monkeypatch.setattr("roblox_ml._stack.address", lambda part: "http://127.0.0.1:4711")
+    asked = []
+
+    def call(self, method, path, body=None):
+        asked.append(self.url)
+        return {"models": [], "blobs": []}
+
+    monkeypatch.setattr("roblox_ml._runtime.control.ControlPlane.call", call)
+    rml.gc()
+    assert set(asked) == {"http://127.0.0.1:4711"}
