@@ -5,13 +5,16 @@ The SDK in a notebook has a client of its own; this one is for steps, which have
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from .._store import home, open_store
 from ..errors import Conflict, NotFound, NotRunning, RemoteError
@@ -58,6 +61,7 @@ class ControlPlane:
         request = urllib.request.Request(self.url + path, data=data, method=method)  # noqa: S310 - set by the operator
         if self.token:
             request.add_header("Authorization", f"Bearer {self.token}")
+        request.add_header("x-rml-actor", quote(_actor()))
         if data is not None:
             request.add_header("Content-Type", content_type)
         try:
@@ -73,6 +77,17 @@ class ControlPlane:
                 why="models are registered there",
                 fix="start it with `rml up`, or set RML_CONTROL_URL to where it runs",
             ) from None
+
+
+def _actor() -> str:
+    """Who the histories name: `RML_ACTOR`, else the user on this machine (in a container often only a number)."""
+    if named := os.environ.get("RML_ACTOR"):
+        return named
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def _refusal(error: urllib.error.HTTPError, method: str, path: str) -> RemoteError:

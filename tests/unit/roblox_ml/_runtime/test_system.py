@@ -53,6 +53,7 @@ def test_a_manifest_that_leaves_the_folder_is_refused() -> None:
 class Plane(BaseHTTPRequestHandler):
     blobs: dict[str, bytes]
     bodies: list[Any]
+    actors: list[str]
     answer: tuple[int, Any]
 
     def log_message(self, *_: Any) -> None: ...
@@ -73,6 +74,7 @@ class Plane(BaseHTTPRequestHandler):
         self.reply(201)
 
     def do_POST(self) -> None:
+        self.actors.append(self.headers["x-rml-actor"])
         self.bodies.append(
             (self.path, self.headers["Authorization"], json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         )
@@ -90,7 +92,7 @@ def plane(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Plane]]:
         "gate": {"passed": True, "findings": []},
         "alias": alias,
     }
-    handler = type("Handler", (Plane,), {"blobs": {}, "bodies": [], "answer": (201, answer)})
+    handler = type("Handler", (Plane,), {"blobs": {}, "bodies": [], "actors": [], "answer": (201, answer)})
     server = HTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -119,6 +121,7 @@ def test_registering_uploads_what_is_missing_and_tells_the_lineage(
     plane: type[Plane], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RML_GIT", '{"commit": "abc", "dirty": false}')
+    monkeypatch.setenv("RML_ACTOR", "ada@lab")
     weights = hashlib.sha256(b"weights").hexdigest()
     plane.blobs[weights] = b"already here"
     done = system.register(
@@ -127,6 +130,7 @@ def test_registering_uploads_what_is_missing_and_tells_the_lineage(
     assert done == (3, "d" * 64, True)
     path, token, body = plane.bodies[0]
     assert (path, token) == ("/v1/models/m/versions", "Bearer secret")
+    assert plane.actors == ["ada%40lab"], "the registry's histories name somebody"
     assert body["metrics"] == {"f1": 0.75} and body["gate"] == {"f1": {"min": 0.4}} and body["tags"] == {"team": "x"}
     assert body["package"] == {"schema": 1} and body["manifest"]["model/weights"] == {"sha256": weights, "size": 7}
     lineage = body["lineage"]
