@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from textwrap import indent
 from typing import Annotated
 
 import typer
@@ -53,7 +55,22 @@ def models_show(reference: Reference, json: Json = False) -> None:
     if json:
         print_json(facts)
     else:
-        show("", ("", ""), facts.items(), empty="")
+        rows = [(key, numbers(m.metrics) if key == "metrics" else _plain(value)) for key, value in facts.items()]
+        show("", ("", ""), rows, empty="")
+
+
+def _plain(value: object) -> str:
+    """A fact as people read it: one line per entry, tensors as `X FP32 [-1, 3]`, what is empty left out."""
+    if isinstance(value, Mapping):
+        if {"name", "datatype", "shape"} <= set(value):
+            return f"{value['name']} {value['datatype']} {list(value['shape'])}"
+        inner = {key: _plain(entry) for key, entry in value.items() if entry not in (None, [], {}, "")}
+        return "\n".join(
+            f"{key}: {text}" if "\n" not in text else f"{key}:\n{indent(text, '  ')}" for key, text in inner.items()
+        )
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_plain, value))
+    return str(value)
 
 
 @models_app.command("versions")
@@ -103,7 +120,7 @@ def models_diff(a: Reference, b: Reference) -> None:
     """Compare two versions: metrics, parameters, lineage, code."""
     import roblox_ml as rml
 
-    console.print(rml.models.diff(a, b))
+    console.print(str(rml.models.diff(a, b)), markup=False, highlight=False, soft_wrap=True)
 
 
 @models_app.command("tag")

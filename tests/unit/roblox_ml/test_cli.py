@@ -132,3 +132,17 @@ def test_an_error_s_lines_are_not_folded(tmp_path: Path, capsys: pytest.CaptureF
     line = "    answer = " + "word " * 60
     fail(f"no\n{line}\n{' ' * 200}^^^^")
     assert capsys.readouterr().err.splitlines()[1:] == [line, " " * 200 + "^^^^"]
+
+
+def test_facts_of_a_version_are_shown_as_people_read_them() -> None:
+    from roblox_ml.cli._models import _plain
+
+    tensors = [
+        {"name": "X", "datatype": "FP32", "shape": [-1, 3]},
+        {"name": "TEXT", "datatype": "BYTES", "shape": [-1]},
+    ]
+    assert _plain({"inputs": tensors, "outputs": []}) == "inputs: X FP32 [-1, 3], TEXT BYTES [-1]"
+    assert _plain({"run": "r-1", "git": {"commit": "abc", "branch": None, "dirty": False}, "data": []}) == (
+        "run: r-1\ngit:\n  commit: abc\n  dirty: False"
+    )
+    assert _plain(["champion", "canary"]) == "champion, canary"
