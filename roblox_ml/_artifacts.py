@@ -71,10 +71,10 @@ class Artifact:
         return f"{type(self).__name__}({place!r}, metadata={self.metadata!r})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td><code>{html.escape(str(key))}</code></td><td>{html.escape(_short(value))}</td></tr>"
-            for key, value in sorted(self.metadata.items())
-        )
+        # Values first; where they came from (`rml.…`, long digests) only for who asks.
+        lineage = {key: value for key, value in self.metadata.items() if str(key).startswith("rml.")}
+        rows = _rows({key: value for key, value in self.metadata.items() if key not in lineage})
+        origin = f"<details><summary>lineage</summary><table>{_rows(lineage)}</table></details>" if lineage else ""
         files = ""
         if self._path is not None and self._path.is_dir():
             listed = sorted(p for p in self._path.rglob("*") if p.is_file())
@@ -85,7 +85,7 @@ class Artifact:
             more = f"<li>… {len(listed) - 20} more</li>" if len(listed) > 20 else ""
             files = f"<ul>{items}{more}</ul>"
         title = html.escape(f"{type(self).__name__} {self.name}".strip())
-        return f"<div><b>{title}</b><table>{rows}</table>{files}</div>"
+        return f"<div><b>{title}</b><table>{rows}</table>{files}{origin}</div>"
 
 
 class Dataset(Artifact):
@@ -259,6 +259,13 @@ def load_artifact(
 def _model(package: Any) -> Model:
     """What a builder returned, as a Model: a Model already, or the package's directory."""
     return package if isinstance(package, Model) else Model(package)
+
+
+def _rows(values: Mapping[str, Any]) -> str:
+    return "".join(
+        f"<tr><td><code>{html.escape(str(key))}</code></td><td>{html.escape(_short(value))}</td></tr>"
+        for key, value in sorted(values.items())
+    )
 
 
 def _short(value: Any, limit: int = 200) -> str:

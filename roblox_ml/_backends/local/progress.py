@@ -19,8 +19,8 @@ _TERMINAL = 0.2
 _NOTEBOOK = 0.5
 _MANY = 40
 _STYLES = {
-    "SUCCEEDED": ("✓", "green", "#1a7f37"),
-    "CACHED": ("✓", "cyan", "#0b7285"),
+    "SUCCEEDED": ("✓", "green", "#1f883d"),
+    "CACHED": ("✓", "cyan", "#1786a6"),
     "FAILED": ("✗", "red", "#cf222e"),
     "RUNNING": ("▸", "yellow", "#9a6700"),
     "RETRYING": ("↻", "yellow", "#9a6700"),

@@ -72,3 +72,11 @@ def test_a_models_metrics_are_its_packages(tmp_path: Path) -> None:
     assert rml.Model(tmp_path).metrics == {}
     (tmp_path / "metrics.json").write_text('{"f1": 0.8}')
     assert rml.Model(tmp_path).metrics == {"f1": 0.8}
+
+
+def test_a_notebook_shows_values_first_and_lineage_folded() -> None:
+    metrics = rml.Metrics(f1=0.8)
+    metrics.metadata["rml.code"] = "d" * 64
+    values, _, lineage = metrics._repr_html_().partition("<details>")
+    assert "<code>f1</code></td><td>0.8" in values and "rml.code" not in values
+    assert "rml.code" in lineage and "<details>" not in rml.Metrics(f1=1)._repr_html_()
