@@ -70,6 +70,8 @@ async def serve(
     web.capture_signals = contextlib.nullcontext  # this process has handlers of its own
     await grpc_server.start()
     serving = asyncio.create_task(web.serve(sockets=[listening]))
+    while not (web.started or serving.done()):  # bound is not yet listening: an early client would be refused
+        await asyncio.sleep(0.001)
     rest_port = int(listening.getsockname()[1])
     log(logger, logging.INFO, "listening", rest=f"{settings.host}:{rest_port}", grpc=f"{settings.host}:{grpc_port}")
     if announce is not None:

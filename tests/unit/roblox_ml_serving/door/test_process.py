@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -9,10 +10,17 @@ import subprocess
 import sys
 
 import httpx
+from roblox_ml_core.settings import ControlPlaneSettings, DoorSettings, HomeSettings
+from roblox_ml_serving.door.process import serve
 
 
 def start(rml_home, free_port, **environment: str) -> subprocess.Popen[str]:
-    settings = {"RML_HOME": str(rml_home), "RML_DOOR_PORT": "0", "RML_DOOR_GRPC_PORT": "0", "RML_CONTROL_URL": f"http://127.0.0.1:{free_port()}"}
+    settings = {
+        "RML_HOME": str(rml_home),
+        "RML_DOOR_PORT": "0",
+        "RML_DOOR_GRPC_PORT": "0",
+        "RML_CONTROL_URL": f"http://127.0.0.1:{free_port()}",
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "roblox_ml_serving.door"], env={**os.environ, **settings, **environment},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -32,6 +40,26 @@ def test_it_says_where_it_listens_and_ends_cleanly_on_sigterm(rml_home, free_por
     finally:
         process.kill()
         process.wait()
+
+
+def test_what_it_announces_is_listening_at_that_moment(rml_home) -> None:
+    reached: list[int] = []
+
+    async def main() -> None:
+        stop = asyncio.Event()
+
+        def announce(*ports: int) -> None:
+            for port in ports:
+                socket.create_connection(("127.0.0.1", port)).close()
+                reached.append(port)
+            stop.set()
+
+        control = ControlPlaneSettings(url="http://127.0.0.1:9")
+        home = HomeSettings(home=rml_home)
+        await serve(DoorSettings(port=0, grpc_port=0), control, home, stop=stop, announce=announce)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    assert len(reached) == 2
 
 
 def test_a_taken_port_is_named_with_the_variable_that_moves_it(rml_home, free_port) -> None:
