@@ -40,7 +40,7 @@ __all__ = [
 _CHAMPION = "champion"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ModelVersion:
     """One registered version, as it was when it was read; `promote` and `tag` return it as it is afterwards."""
 
@@ -109,6 +109,12 @@ class ModelVersion:
         wanted = {key: None if value is None else str(value) for key, value in {**(tags or {}), **more}.items()}
         with connect() as plane:
             return _from(plane.registry.tag(self.name, self.version, wanted))
+
+    def __repr__(self) -> str:
+        """One line, so that a list of versions can be read; a notebook shows the rest of a single one."""
+        also = [f"aliases={', '.join(self.aliases)!r}"] if self.aliases else []
+        also += [f"{name}={_short(value)}" for name, value in self.metrics.items()]
+        return f"<{', '.join([f'ModelVersion {self.name}/{self.version}@{self.digest[:12]}', *also])}>"
 
     def _repr_html_(self) -> str:
         facts = {

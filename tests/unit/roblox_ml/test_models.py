@@ -263,3 +263,10 @@ def test_html_in_names_is_text() -> None:
     html = compare(side, {**side, "tags": {}}, ("+<script>", "note"))._repr_html_()
     assert "<script>" not in html
     assert "&lt;script&gt;" in html
+
+
+def test_a_list_of_versions_has_a_short_line_each(plane: str, package: Callable[..., Path]) -> None:
+    version = models.register(package(9), "scale", origin="here")
+    line = repr(version)
+    assert line.startswith(f"<ModelVersion scale/1@{version.digest[:12]}, aliases='champion'") and len(line) < 120
+    assert version.digest not in line and "lineage" not in line
