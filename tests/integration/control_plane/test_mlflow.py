@@ -29,7 +29,11 @@ class Server:
             "--artifacts-destination", str(self._folder / "artifacts"),
         ]  # fmt: skip
         log = (self._folder / "log").open("ab")
-        self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True)
+        # Without the job runners, as the local stack starts it.
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self._process = subprocess.Popen(
+            command, cwd=self._folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
         for _ in range(1200):
             try:
                 with urllib.request.urlopen(f"{self.url}/health", timeout=5):

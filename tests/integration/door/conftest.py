@@ -82,8 +82,9 @@ class Load:
                     self.versions[answer.headers["x-rml-model-version"]] += 1
                 else:
                     self.messages.add(answer.json()["error"])
+                    time.sleep(0.05)  # a client that asks on without a pause starves the server it waits for
 
-    def wait(self, condition: Callable[[], bool], timeout: float = 60) -> None:
+    def wait(self, condition: Callable[[], bool], timeout: float = 120) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < deadline, (self.outcomes, self.messages)
@@ -122,7 +123,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, build) -> Iterator[DoorStack
             version = stack.publish(build["text"](root / f"text{seed}", seed=seed), "text")
             stack.deploy("text", version)
         stack.deploy("matmul", stack.publish(build["matmul"](root / "matmul"), "matmul"))
-        _serving.wait_for("the door answers", lambda: [stack.serving_version(name) for name in ("text", "matmul")] == ["2", "1"], 120)
+        _serving.wait_for(
+            "the door answers", lambda: [stack.serving_version(name) for name in ("text", "matmul")] == ["2", "1"], 120
+        )
         yield stack
     finally:
         stack.stop()
