@@ -6,6 +6,7 @@ Every step looks before it writes, so that it can be repeated after a crash at a
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from sqlalchemy import Connection, select
 from . import tables as t
 from .gates import number
 
-__all__ = ["WantedModel", "WantedVersion", "compare", "project", "read_wanted", "source_of"]
+__all__ = ["WantedModel", "WantedVersion", "compare", "mlflow_key", "project", "read_wanted", "source_of"]
 
 _LONGEST_TAG = 5000
 _REF = "rml.ref"
@@ -130,9 +131,9 @@ def _wanted(row: Any) -> WantedVersion:
         version=row["version"],
         source=source_of(row["model"], row["version"], row["digest"]),
         experiment=str(lineage.get("pipeline") or lineage.get("kind") or "external")[:200],
-        tags={str(key): str(value)[:_LONGEST_TAG] for key, value in tags.items()},
-        params={str(key): str(value)[:_LONGEST_TAG] for key, value in row["params"].items()},
-        metrics={key: value for key, value in numbers.items() if value is not None and value - value == 0},
+        tags={mlflow_key(key): str(value)[:_LONGEST_TAG] for key, value in tags.items()},
+        params={mlflow_key(key): str(value)[:_LONGEST_TAG] for key, value in row["params"].items()},
+        metrics={mlflow_key(key): value for key, value in numbers.items() if value is not None and value - value == 0},
     )
 
 
@@ -189,16 +190,19 @@ def _log_values(client: Any, run: str, version: WantedVersion, known: Mapping[st
     fresh = {key: value for key, value in version.metrics.items() if known.get("metrics", {}).get(key) != value}
     # MLflow never lets a parameter of a run change; a later value of ours stays in our registry only.
     there = client.get_run(run).data.params
-    params = [Param(_key(key), value) for key, value in version.params.items() if _key(key) not in there]
-    metrics = [Metric(_key(key), value, at, 0) for key, value in fresh.items()]
+    params = [Param(key, value) for key, value in version.params.items() if key not in there]
+    metrics = [Metric(key, value, at, 0) for key, value in fresh.items()]
     for start in range(0, max(len(metrics), len(params), 1), 100):
         client.log_batch(run, metrics=metrics[start : start + 100], params=params[start : start + 100])
     client.set_terminated(run)
 
 
-def _key(key: str) -> str:
-    """A key that MLflow accepts: it allows letters, digits and ``_-. :/`` only."""
-    return "".join(char if char.isalnum() or char in "_-. :/" else "_" for char in key)[:250]
+def mlflow_key(key: str) -> str:
+    """A key that MLflow accepts: letters, digits and ``_-. :/`` only, and nothing that another name would be as a path."""
+    text = "".join(char if char.isalnum() or char in "_-. :/" else "_" for char in str(key))[:250]
+    if posixpath.normpath(text) == text and text != "." and not text.startswith(("..", "/")):
+        return text
+    return "_" + text.replace("/", "_")[:249]
 
 
 def _their_versions(client: Any, name: str) -> list[Any]:

@@ -71,24 +71,36 @@ class Projector:
                 pause = min(2 * pause, _BACK_OFF_S[1])
 
     def work(self) -> int:
-        """Project every model that waits for it; returns how many."""
+        """Project every model that waits for it; returns how many. One that MLflow refuses does not hold up the others."""
         with self._database.read() as connection:
             waiting = mlflow_state.pending(connection)
+        client = self._mlflow() if waiting else None
+        failed: Exception | None = None
         for model, last in waiting:
-            with self._database.read() as connection:
-                wanted, written = read_wanted(connection, model), mlflow_state.projected(connection, model)
-            client = self._mlflow()
             try:
-                project(client, wanted, written)
-            finally:
-                # Even a projection cut short has written something, and the next one must know.
-                with self._database.write() as connection:
-                    mlflow_state.save(connection, model, written, [_unfinished()])
-            differences = compare(client, wanted, written)
-            with self._database.write() as connection:
-                mlflow_state.save(connection, model, written, differences)
-                connection.execute(delete(t.outbox).where(t.outbox.c.model == model, t.outbox.c.id <= last))
+                self._project(client, model, last)
+            except Exception as error:
+                if _refused(error):
+                    failed = failed or error
+                else:
+                    raise  # MLflow does not answer: the next model would only wait as long again
+        if failed is not None:
+            raise failed
         return len(waiting)
+
+    def _project(self, client: Any, model: str, last: int) -> None:
+        with self._database.read() as connection:
+            wanted, written = read_wanted(connection, model), mlflow_state.projected(connection, model)
+        try:
+            project(client, wanted, written)
+        finally:
+            # Even a projection cut short has written something, and the next one must know.
+            with self._database.write() as connection:
+                mlflow_state.save(connection, model, written, [_unfinished()])
+        differences = compare(client, wanted, written)
+        with self._database.write() as connection:
+            mlflow_state.save(connection, model, written, differences)
+            connection.execute(delete(t.outbox).where(t.outbox.c.model == model, t.outbox.c.id <= last))
 
     def check(self) -> None:
         """Compare every projected model with MLflow and note what was changed there behind our back."""
@@ -135,6 +147,11 @@ class Projector:
                 connection.execute(update(t.leases).where(t.leases.c.name == _LEASE).values(**values))
             self._lease_until = until
             return True
+
+
+def _refused(error: Exception) -> bool:
+    """Whether MLflow answered, and said that this cannot be (asking again gives the same answer)."""
+    return getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
 
 
 def _unfinished() -> dict[str, Any]:
