@@ -44,7 +44,8 @@ def ensure_stack(say: Callable[[str], None]) -> None:
         return
     from . import _stack
 
-    _stack.ensure(say=say)
+    # MLflow is for people who look; no answer waits for it.
+    _stack.ensure("agent", "door", also=("mlflow",), say=say)
 
 
 def control_url(*, start: bool = False) -> str:

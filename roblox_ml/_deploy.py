@@ -11,17 +11,24 @@ server refuses is an error with the server's reason, and the version before goes
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from . import _siblings
-from ._addresses import control, ensure_stack, translated
+from ._addresses import control, control_url, ensure_stack, translated
 from ._endpoint import Endpoint, GrpcEndpoint
 from ._predict import InputError, Prediction
+from .errors import Conflict
 
 __all__ = ["Endpoint", "GrpcEndpoint", "InputError", "Prediction", "deploy", "endpoint", "undeploy"]
 
 
 def deploy(
-    ref: str, name: str | None = None, *, wait: bool = True, timeout: float = 120.0, say: Callable[[str], None] | None = None
+    ref: str,
+    name: str | None = None,
+    *,
+    wait: bool = True,
+    timeout: float = 120.0,
+    say: Callable[[str], None] | None = None,
 ) -> Endpoint:
     """Make `ref` answer at an endpoint.
 
@@ -40,6 +47,7 @@ def deploy(
     speak = say or (lambda line: print(line, flush=True))
     with translated():
         reference = _siblings.load("roblox_ml_core.names").parse_reference(ref, default_alias="champion")
+    _check(reference)
     ensure_stack(speak)
     named = name or reference.name
     with control() as plane:
@@ -50,6 +58,21 @@ def deploy(
         speak(f"deploying {reference.name} version {version} as endpoint {deployed.name!r} …")
         deployed.wait_for(version, timeout, speak)
     return deployed
+
+
+def _check(reference: Any) -> None:
+    """The registry knows this version (or alias), under the digest if one was given: asked before servers are started."""
+    control_url(start=True)
+    with control() as plane:
+        if reference.alias is not None:
+            plane.alias(reference.name, reference.alias)
+            return
+        found = plane.version(reference.name, reference.version)
+    if reference.digest is not None and found["digest"] != reference.digest:
+        raise Conflict(
+            f"{reference.name}/{reference.version} has the digest {found['digest']}, not the one asked for",
+            fix="check where the reference came from: a version's bytes never change",
+        )
 
 
 def undeploy(name: str) -> None:

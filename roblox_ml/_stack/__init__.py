@@ -27,21 +27,24 @@ START_TIMEOUT_S = 300.0  # a first start makes databases, on a machine that may 
 log_path = _state.log_path
 
 
-def ensure(*names: str, say: Callable[[str], None] | None = None, timeout: float = START_TIMEOUT_S) -> None:
+def ensure(
+    *names: str, also: tuple[str, ...] = (), say: Callable[[str], None] | None = None, timeout: float = START_TIMEOUT_S
+) -> None:
     """Make the named parts (and what they need; all without a name) run and be ready.
 
-    Says what it starts and when each part is ready; silent when everything already is.
+    The parts in `also` are started too and not waited for. Says what it starts and when each part is ready; silent when
+    everything already is.
 
     Raises:
         NotRunning: a port is taken, or a part does not become ready; the message names the log.
     """
     parts = describe()
     wanted = with_needs(names, parts)
-    if all(_is_ready(name) for name in wanted):
+    if all(_is_ready(name) for name in wanted) and set(also) <= set(status()):
         return
     speak = say or (lambda line: print(line, flush=True))
     _token()
-    _want(wanted)
+    _want((*wanted, *also))
     missing = [name for name in wanted if not _is_ready(name)]
     if missing:
         speak(f"starting {', '.join(missing)} …")

@@ -15,6 +15,7 @@ from roblox_ml.errors import Conflict, NotFound, NotRunning, RemoteError
 
 sdk = import_module("roblox_ml._deploy")
 SIGNATURE = [{"name": "TEXT", "datatype": "BYTES", "shape": [-1]}]
+DIGEST = "d" * 64
 
 
 class Servers:
@@ -36,12 +37,22 @@ class Servers:
         parts = path.partition("?")[0].strip("/").split("/")
         document = json.loads(body) if body and "json" in headers.get("content-type", "") else None
         self.asked.append((method, path, document))
-        status, answer, extra = self._door(parts, body, headers) if parts[0] == "v2" else self._control(method, parts, document)
+        status, answer, extra = (
+            self._door(parts, body, headers) if parts[0] == "v2" else self._control(method, parts, document)
+        )
         return status, extra, answer if isinstance(answer, bytes) else json.dumps(answer).encode()
 
     def _control(self, method: str, parts: list[str], document: Any) -> tuple[int, Any, dict[str, str]]:
         if parts[1] == "servers":
             return 200, {"servers": [{"name": "local", "alive": True, "models": self.states}]}, {}
+        if parts[1] == "models" and method == "GET":
+            if parts[2] == "nothing":
+                return (
+                    404,
+                    {"error": {"code": "not_found", "message": "there is no model nothing", "hint": "register it"}},
+                    {},
+                )
+            return 200, {"name": parts[2], "version": 7, "digest": DIGEST, "generation": 1}, {}
         if parts[1] == "models":
             self.endpoints["e"]["version"] = document["version"]
             self.after_put("e")
@@ -49,9 +60,19 @@ class Servers:
         name = parts[2]
         if method == "PUT":
             if document["model"] == "nothing":
-                return 404, {"error": {"code": "not_found", "message": "there is no model nothing", "hint": "register it"}}, {}
+                return (
+                    404,
+                    {"error": {"code": "not_found", "message": "there is no model nothing", "hint": "register it"}},
+                    {},
+                )
             version = document["version"] or 7
-            self.endpoints[name] = {"name": name, "model": document["model"], "alias": document["alias"], "version": version, "digest": "d"}
+            self.endpoints[name] = {
+                "name": name,
+                "model": document["model"],
+                "alias": document["alias"],
+                "version": version,
+                "digest": "d",
+            }
             self.after_put(name)
         if name not in self.endpoints:
             return 404, {"error": {"code": "not_found", "message": f"there is no endpoint {name}", "hint": ""}}, {}
@@ -59,7 +80,11 @@ class Servers:
             return 200, self.endpoints.pop(name), {}
         if parts[-1] == "rollback":
             if self.endpoints[name]["version"] == 1:
-                return 409, {"error": {"code": "conflict", "message": "nothing to roll back to", "hint": "deploy another"}}, {}
+                return (
+                    409,
+                    {"error": {"code": "conflict", "message": "nothing to roll back to", "hint": "deploy another"}},
+                    {},
+                )
             self.endpoints[name]["version"] -= 1
             self.after_put(name)
         return 200, self.endpoints[name], {}
@@ -117,7 +142,7 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
 def test_a_reference_follows_an_alias_or_stays_at_a_version(servers: Servers, ref: str, sent: dict[str, Any]) -> None:
     said: list[str] = []
     endpoint = sdk.deploy(ref, say=said.append)
-    assert servers.asked[0] == ("PUT", "/v1/endpoints/m", sent)
+    assert servers.asked[1] == ("PUT", "/v1/endpoints/m", sent)
     assert endpoint.name == "m"
     assert endpoint.version == (sent["version"] or 7)
     assert "answers at" in said[-1] and endpoint.url in said[-1]
@@ -159,7 +184,9 @@ def test_predictions_are_asked_in_binary_and_read_back(servers: Servers) -> None
         assert json.loads(body[:length])["inputs"][0]["shape"] == [1]
         assert body[length:] == b"\x02\x00\x00\x00gg"
         assert headers["x-rml-timeout-ms"] == "2500"
-        return 200, json.dumps({"outputs": [{"name": "label", "datatype": "BYTES", "shape": [1], "data": ["nice"]}]}).encode()
+        return 200, json.dumps(
+            {"outputs": [{"name": "label", "datatype": "BYTES", "shape": [1], "data": ["nice"]}]}
+        ).encode()
 
     servers.answer_infer = answer
     prediction = sdk.deploy("m/3", say=lambda line: None).predict(["gg"], timeout=2.5)
@@ -246,3 +273,14 @@ def test_views(servers: Servers, capsys: pytest.CaptureFixture[str]) -> None:
     line = capsys.readouterr().out
     assert line.startswith(f"curl -s {endpoint.url} -H 'content-type: application/json' -d ")
     assert '"TEXT"' in line
+
+
+def test_what_the_registry_does_not_know_starts_nothing(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(sdk, "ensure_stack", started.append)
+    with pytest.raises(NotFound, match="no model nothing"):
+        sdk.deploy("nothing@champion")
+    with pytest.raises(Conflict, match="has the digest"):
+        sdk.deploy(f"m/7@{'e' * 64}")
+    assert started == []
+    assert [method for method, _, _ in servers.asked] == ["GET", "GET"]
