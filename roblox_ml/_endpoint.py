@@ -104,7 +104,9 @@ class Endpoint:
             for size in shape:
                 count *= size
             sample: Any = "gg, well played!" if entry["datatype"] == "BYTES" else 0
-            data.append({"name": entry["name"], "datatype": entry["datatype"], "shape": shape, "data": [sample] * count})
+            data.append(
+                {"name": entry["name"], "datatype": entry["datatype"], "shape": shape, "data": [sample] * count}
+            )
         body = json.dumps({"inputs": data}, ensure_ascii=False)
         print(f"curl -s {shlex.quote(self.url)} -H 'content-type: application/json' -d {shlex.quote(body)}")
 
@@ -116,7 +118,11 @@ class Endpoint:
             status = self.status()
         except (NotRunning, RemoteError) as error:
             status = {"problem": str(error), "url": self.url}
-        shown = [(key, status[key]) for key in ("model", "alias", "version", "serving", "digest", "url", "problem") if status.get(key)]
+        shown = [
+            (key, status[key])
+            for key in ("model", "alias", "version", "serving", "digest", "url", "problem")
+            if status.get(key)
+        ]
         rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(str(value))}</td></tr>" for key, value in shown)
         return f"<table><caption>endpoint {escape(self.name)}</caption>{rows}</table>"
 
@@ -168,7 +174,9 @@ class Endpoint:
     def _serving(self) -> tuple[str, int] | None:
         """(model, version) that the door answers with now."""
         answer = self._get("/ready")
-        return (answer.headers[_MODEL_HEADER], int(answer.headers[_VERSION_HEADER])) if answer.status_code == 200 else None
+        return (
+            (answer.headers[_MODEL_HEADER], int(answer.headers[_VERSION_HEADER])) if answer.status_code == 200 else None
+        )
 
     def _get(self, what: str) -> Any:
         return self._send("GET", what, timeout=35.0)
@@ -225,7 +233,9 @@ class GrpcEndpoint:
         tensors = self._owner._encode(inputs)
         request = v2.ModelInferRequest(
             model_name=self._owner.name,
-            inputs=[v2.ModelInferRequest.InferInputTensor(name=t.name, datatype=t.datatype, shape=t.shape) for t in tensors],
+            inputs=[
+                v2.ModelInferRequest.InferInputTensor(name=t.name, datatype=t.datatype, shape=t.shape) for t in tensors
+            ],
             raw_input_contents=[tensor.raw for tensor in tensors],
         )
         if self._channel is None:
@@ -233,7 +243,9 @@ class GrpcEndpoint:
                 self.address, options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
             )
         call = self._channel.unary_unary(
-            "/inference.GRPCInferenceService/ModelInfer", v2.ModelInferRequest.SerializeToString, v2.ModelInferResponse.FromString
+            "/inference.GRPCInferenceService/ModelInfer",
+            v2.ModelInferRequest.SerializeToString,
+            v2.ModelInferResponse.FromString,
         )
         try:
             response, done = call.with_call(request, timeout=timeout)
@@ -252,7 +264,10 @@ class GrpcEndpoint:
         if code == "NOT_FOUND":
             return NotFound(details, code=code, where=where, status=404)
         if code == "UNAVAILABLE" and "endpoint" not in details:  # gRPC's own words: nobody listens
-            return NotRunning(f"the door at {self.address} does not answer: {details}", fix="start it with `rml up`, or set RML_DOOR_GRPC")
+            return NotRunning(
+                f"the door at {self.address} does not answer: {details}",
+                fix="start it with `rml up`, or set RML_DOOR_GRPC",
+            )
         return RemoteError(f"{code}: {details}", code=code, where=where)
 
 

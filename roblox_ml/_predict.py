@@ -91,7 +91,8 @@ class Prediction(Sequence[dict[str, Any]]):
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{html.escape(name)}</th>" for name in self.outputs)
         rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(_short(value))}</td>" for value in row.values()) + "</tr>" for row in self[:50]
+            "<tr>" + "".join(f"<td>{html.escape(_short(value))}</td>" for value in row.values()) + "</tr>"
+            for row in self[:50]
         )
         more = f"<p>and {len(self) - 50} more rows</p>" if len(self) > 50 else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}<p>version {self.version}</p>"
@@ -117,14 +118,21 @@ def encode(inputs: Any, wanted: Sequence[Mapping[str, Any]]) -> list[Tensor]:
     unknown = sorted(set(given) - set(known))
     if missing or unknown:
         problems = [f"missing {name!r}" for name in missing] + [f"unknown {name!r}" for name in unknown]
-        raise InputError(f"the inputs do not fit the model: {', '.join(problems)}", why=_takes(wanted), fix=_example(wanted))
+        raise InputError(
+            f"the inputs do not fit the model: {', '.join(problems)}", why=_takes(wanted), fix=_example(wanted)
+        )
     return [_tensor(name, given[name], known[name], wanted) for name in known]
 
 
 def to_rest(tensors: Sequence[Tensor]) -> tuple[bytes, int]:
     """(body, length of its JSON part) of a v2 request with binary tensors."""
     described = [
-        {"name": one.name, "datatype": one.datatype, "shape": list(one.shape), "parameters": {"binary_data_size": len(one.raw)}}
+        {
+            "name": one.name,
+            "datatype": one.datatype,
+            "shape": list(one.shape),
+            "parameters": {"binary_data_size": len(one.raw)},
+        }
         for one in tensors
     ]
     head = json.dumps({"inputs": described, "parameters": {"binary_data_output": True}}, separators=(",", ":")).encode()
@@ -169,14 +177,18 @@ def _tensor(name: str, value: Any, entry: Mapping[str, Any], wanted: Sequence[Ma
     value = value.to_numpy() if hasattr(value, "to_numpy") else value
     listed = value if _is_numeric_array(value) else (value.tolist() if hasattr(value, "tolist") else value)
     if isinstance(listed, str | bytes) or not (_is_numeric_array(listed) or isinstance(listed, Sequence)):
-        raise InputError(f"input {name!r} is a {type(value).__name__}, not a list or array", why=_takes(wanted), fix=_example(wanted))
+        raise InputError(
+            f"input {name!r} is a {type(value).__name__}, not a list or array", why=_takes(wanted), fix=_example(wanted)
+        )
     try:
         if _is_numeric_array(listed):
             shape, raw = tuple(listed.shape), listed.astype(_dtype(datatype), casting="same_kind").tobytes()
         else:
             shape, raw = _shape(listed), _pack(list(_flat(listed)), datatype)
     except (TypeError, ValueError, OverflowError, struct.error) as error:
-        raise InputError(f"input {name!r} cannot become {datatype}: {error}", why=_takes(wanted), fix=_example(wanted)) from None
+        raise InputError(
+            f"input {name!r} cannot become {datatype}: {error}", why=_takes(wanted), fix=_example(wanted)
+        ) from None
     expected = tuple(int(size) for size in entry["shape"])
     if len(shape) != len(expected) or any(want not in (-1, have) for have, want in zip(shape, expected, strict=True)):
         raise InputError(

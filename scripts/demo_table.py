@@ -25,7 +25,12 @@ def show(console: Console, run: Any, version: Any, checks: Any, folder: Path, se
             name, f"{task.duration or 0:.1f} s", "[cyan]from the cache[/cyan]" if cached else task.state.lower()
         )
 
-    quality = Table(title=f"macro-F1 on {checks.texts} of {checks.held_out} held-out texts", title_justify="left", box=None, padding=(0, 2))
+    quality = Table(
+        title=f"macro-F1 on {checks.texts} of {checks.held_out} held-out texts",
+        title_justify="left",
+        box=None,
+        padding=(0, 2),
+    )
     quality.add_column("")
     for head in ("all", *SOURCES):
         quality.add_column(head, justify="right")

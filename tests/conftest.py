@@ -17,7 +17,9 @@ def rml_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Every test has a home of its own: nothing leaks into the user's."""
     home = tmp_path / "rml_home"
     home.mkdir()
-    for name in [name for name in os.environ if name.startswith("RML_") and name not in ("RML_SHARED", "RML_TRITON_DIR")]:
+    for name in [
+        name for name in os.environ if name.startswith("RML_") and name not in ("RML_SHARED", "RML_TRITON_DIR")
+    ]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("RML_HOME", str(home))
     yield home

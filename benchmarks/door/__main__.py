@@ -81,7 +81,11 @@ async def p50_us(pool: Pool, target: bytes, total: int) -> float:
 
 def start(command: list[str], environment: dict[str, str]) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(
-        [sys.executable, *command], env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, *command],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert process.stdout is not None
     return process, process.stdout.readline().strip()
@@ -98,8 +102,17 @@ async def measure() -> dict[str, float]:
     address = f"127.0.0.1:{port}"
     entry = {"model": "m", "version": 1, "digest": "d", "previous": None}
     servers = {"s": {"http": address, "grpc": address, "ready": {"m/1": "d"}}}
-    store(home / "serving" / "snapshot.json", {"schema": 1, "generation": 1, "endpoints": {"m": entry}, "servers": servers}, {})
-    settings = {"RML_HOME": str(home), "RML_DOOR_PORT": "0", "RML_DOOR_GRPC_PORT": "0", "RML_CONTROL_URL": "http://127.0.0.1:9"}
+    store(
+        home / "serving" / "snapshot.json",
+        {"schema": 1, "generation": 1, "endpoints": {"m": entry}, "servers": servers},
+        {},
+    )
+    settings = {
+        "RML_HOME": str(home),
+        "RML_DOOR_PORT": "0",
+        "RML_DOOR_GRPC_PORT": "0",
+        "RML_CONTROL_URL": "http://127.0.0.1:9",
+    }
     door, line = start(["-m", "roblox_ml_serving.door"], settings)
     try:
         direct, through = Pool(address), Pool(line.split()[2])
@@ -118,7 +131,9 @@ async def measure() -> dict[str, float]:
             for width in (1, 16):
                 result[f"pool_cpu_us_c{width}"] = await cpu_us(ours, REQUESTS, width)
                 result[f"httpx_cpu_us_c{width}"] = await cpu_us(theirs, HTTPX_REQUESTS, width)
-                result[f"ratio_httpx_vs_pool_c{width}"] = result[f"httpx_cpu_us_c{width}"] / result[f"pool_cpu_us_c{width}"]
+                result[f"ratio_httpx_vs_pool_c{width}"] = (
+                    result[f"httpx_cpu_us_c{width}"] / result[f"pool_cpu_us_c{width}"]
+                )
         result["direct_p50_us"] = await p50_us(direct, infer, REQUESTS)
         result["door_p50_us"] = await p50_us(through, b"/v2/models/m/infer", REQUESTS)
         result["door_added_p50_us"] = result["door_p50_us"] - result["direct_p50_us"]

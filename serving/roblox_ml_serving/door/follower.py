@@ -81,7 +81,12 @@ class Follower:
             except Exception as error:  # whatever it is: the last snapshot goes on answering
                 if not self._outage:
                     self._outage = True
-                    log(logger, logging.WARNING, "no news from the control plane, keeping the last snapshot", reason=repr(error))
+                    log(
+                        logger,
+                        logging.WARNING,
+                        "no news from the control plane, keeping the last snapshot",
+                        reason=repr(error),
+                    )
                 # Afterwards ask for whatever is current: a restored database may count from a lower generation.
                 after = None
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads doors, hides nothing
@@ -145,5 +150,8 @@ def load_stored(path: Path) -> tuple[dict[str, Any], dict[str, Version], float]:
     stored = json.loads(path.read_text(encoding="utf-8"))
     if stored["schema"] != _FILE_SCHEMA:
         raise SnapshotInvalid(f"{path} has schema {stored['schema']!r}; this door reads {_FILE_SCHEMA}")
-    kept = {name: Version(str(model), int(version), str(digest)) for name, (model, version, digest) in stored["serving"].items()}
+    kept = {
+        name: Version(str(model), int(version), str(digest))
+        for name, (model, version, digest) in stored["serving"].items()
+    }
     return stored["snapshot"], kept, float(stored["saved_at"])

@@ -41,17 +41,26 @@ class Metrics:
             "rml_door_requests", "Inference requests answered, by status", (*_LABELS, "code"), registry=self.registry
         )
         self.errors = Counter(
-            "rml_door_errors", "Inference requests that failed (not the client's fault)", _LABELS, registry=self.registry
+            "rml_door_errors",
+            "Inference requests that failed (not the client's fault)",
+            _LABELS,
+            registry=self.registry,
         )
         self.latency = Histogram(
             "rml_door_latency_seconds", "From the whole request to the whole answer", _LABELS,
             buckets=LATENCY_BUCKETS, registry=self.registry,
         )  # fmt: skip
         self.in_flight = Gauge("rml_door_in_flight", "Inference requests under way", _LABELS, registry=self.registry)
-        self.retries = Counter("rml_door_retries", "Second attempts after a lost server", ("protocol",), registry=self.registry)
-        self.generation = Gauge("rml_door_snapshot_generation", "Generation of the snapshot in use", registry=self.registry)
+        self.retries = Counter(
+            "rml_door_retries", "Second attempts after a lost server", ("protocol",), registry=self.registry
+        )
+        self.generation = Gauge(
+            "rml_door_snapshot_generation", "Generation of the snapshot in use", registry=self.registry
+        )
         self.age = Gauge(
-            "rml_door_snapshot_age_seconds", "Since the control plane last confirmed the snapshot", registry=self.registry
+            "rml_door_snapshot_age_seconds",
+            "Since the control plane last confirmed the snapshot",
+            registry=self.registry,
         )
         self._meters: dict[tuple[str, str, str], Meter] = {}
 

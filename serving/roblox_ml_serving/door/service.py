@@ -71,7 +71,9 @@ class Door:
             f"promotion and rollback reach every client. Leave the version out; the answer names it in {VERSION_HEADER}",
         )
 
-    async def ask(self, endpoint: str, protocol: str, call: Callable[[Server, Target], Awaitable[T]]) -> tuple[Target, T]:
+    async def ask(
+        self, endpoint: str, protocol: str, call: Callable[[Server, Target], Awaitable[T]]
+    ) -> tuple[Target, T]:
         """Call a ready server; when it is lost, once more, on another one if there is one (inference may run twice).
 
         Raises:
@@ -83,7 +85,9 @@ class Door:
             target = self.target(endpoint)  # again for the second attempt: the snapshot may know better by now
             server = self.fleet.choose(target, avoid) or self.fleet.choose(target)
             if server is None:
-                raise Refused(Reason.NOT_READY, f"the servers of endpoint {endpoint!r} have just left; ask again in a moment")
+                raise Refused(
+                    Reason.NOT_READY, f"the servers of endpoint {endpoint!r} have just left; ask again in a moment"
+                )
             server.in_flight += 1
             try:
                 return target, await call(server, target)
@@ -111,6 +115,7 @@ def timeout_seconds(text: str | None, default: float) -> float:
         return default
     if not (text.isascii() and text.isdigit()) or len(text) > 9 or not 0 < int(text) <= _MAX_TIMEOUT_MS:
         raise Refused(
-            Reason.BAD_REQUEST, f"{TIMEOUT_HEADER} is {text[:40]!r}; give milliseconds, a whole number from 1 to {_MAX_TIMEOUT_MS}"
+            Reason.BAD_REQUEST,
+            f"{TIMEOUT_HEADER} is {text[:40]!r}; give milliseconds, a whole number from 1 to {_MAX_TIMEOUT_MS}",
         )
     return int(text) / 1000

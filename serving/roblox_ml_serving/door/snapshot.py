@@ -145,5 +145,5 @@ def _unknown(snapshot: Snapshot, endpoint: str) -> Refusal:
         names = sorted(snapshot.endpoints)
         hint = f"there are {', '.join(names[:10])}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
     else:
-        hint = "nothing is deployed yet: rml.deploy(\"name@champion\")"
+        hint = 'nothing is deployed yet: rml.deploy("name@champion")'
     return Refusal(Reason.UNKNOWN_ENDPOINT, f"no endpoint is called {shown!r}; {hint}")

@@ -47,9 +47,13 @@ def agree(got, known) -> None:
 
 
 def test_curl(world, known) -> None:
-    body = json.dumps({"id": "7", "inputs": [{"name": "TEXT", "shape": [len(TEXTS)], "datatype": "BYTES", "data": TEXTS}]})
+    body = json.dumps(
+        {"id": "7", "inputs": [{"name": "TEXT", "shape": [len(TEXTS)], "datatype": "BYTES", "data": TEXTS}]}
+    )
     line = ["curl", "-sS", "-i", f"{world.door}/v2/models/text/infer", "-d", body]
-    head, _, answer = subprocess.run(line, capture_output=True, text=True, check=True).stdout.partition("\n\n")  # text: \r\n is \n
+    head, _, answer = subprocess.run(line, capture_output=True, text=True, check=True).stdout.partition(
+        "\n\n"
+    )  # text: \r\n is \n
     assert head.startswith("HTTP/1.1 200")
     assert "x-rml-model-version: 2" in head
     document = json.loads(answer)
@@ -96,7 +100,10 @@ def test_a_version_in_the_clients_hand_is_explained(world) -> None:
     http = http_client.InferenceServerClient(world.door.removeprefix("http://"))
     with pytest.raises(InferenceServerException, match="Leave the version out"):
         ask(http_client, http, "text", binary=True, version="1")
-    with grpc_client.InferenceServerClient(world.door_grpc) as rpc, pytest.raises(InferenceServerException, match="Leave the version out"):
+    with (
+        grpc_client.InferenceServerClient(world.door_grpc) as rpc,
+        pytest.raises(InferenceServerException, match="Leave the version out"),
+    ):
         ask(grpc_client, rpc, "text", binary=True, version="1")
 
 

@@ -74,5 +74,7 @@ def test_a_killed_door_answers_again_even_while_the_control_plane_is_dead(world,
         answered = running.outcomes["200"]
         running.wait(lambda: running.outcomes["200"] > answered, 60)
     world.start("control")
-    assert set(running.outcomes) <= {"200", "ConnectError", "ReadError", "RemoteProtocolError", "WriteError"}, running.outcomes
+    assert set(running.outcomes) <= {"200", "ConnectError", "ReadError", "RemoteProtocolError", "WriteError"}, (
+        running.outcomes
+    )
     assert httpx.get(f"{world.door}/v2/health/ready").status_code == 200

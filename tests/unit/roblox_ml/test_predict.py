@@ -26,7 +26,9 @@ TWO = [{"name": "a", "datatype": "INT64", "shape": [-1]}, {"name": "b", "datatyp
 def test_numbers_are_the_bytes_numpy_has_and_come_back(data, datatype: str, columns: int, as_list: bool) -> None:
     shape = st.tuples(st.integers(1, 4), st.just(columns))
     values = data.draw(hnp.arrays(NUMPY[datatype], shape))
-    (tensor,) = encode(values.tolist() if as_list else values, [{"name": "x", "datatype": datatype, "shape": [-1, columns]}])
+    (tensor,) = encode(
+        values.tolist() if as_list else values, [{"name": "x", "datatype": datatype, "shape": [-1, columns]}]
+    )
     assert tensor.shape == values.shape
     np.testing.assert_array_equal(np.frombuffer(tensor.raw, NUMPY[datatype]).reshape(values.shape), values)
     np.testing.assert_array_equal(np.array(tensor.values()), values)
@@ -98,7 +100,11 @@ def test_a_prediction_reads_like_a_list_of_rows() -> None:
     prediction = Prediction(tensors, version=3, inference_id="i")
     assert prediction.labels == ["<b>", "no", "x"]
     assert prediction.scores == scores.tolist()
-    assert (len(prediction), prediction[-1], prediction[1:]) == (3, {"label": "x", "scores": [0.5, 0.5]}, list(prediction)[1:])
+    assert (len(prediction), prediction[-1], prediction[1:]) == (
+        3,
+        {"label": "x", "scores": [0.5, 0.5]},
+        list(prediction)[1:],
+    )
     assert repr(prediction[:1]) == "[{'label': '<b>', 'scores': [0.9, 0.1]}]"
     assert "<td>&lt;b&gt;</td>" in prediction._repr_html_() and "version 3" in prediction._repr_html_()
     with pytest.raises(IndexError):

@@ -105,7 +105,10 @@ def test_connections_are_reused_and_sent_bytes_are_what_was_asked() -> None:
             assert len(seen) == 1 == pool.connections
             assert heads[0] == heads[2]
             host = url.removeprefix("http://").encode()
-            assert heads[0] == (b"POST /x?y=1 HTTP/1.1\r\nhost: " + host + b"\r\na-b: c\r\ncontent-length: 4\r\n\r\n", b"body")
+            assert heads[0] == (
+                b"POST /x?y=1 HTTP/1.1\r\nhost: " + host + b"\r\na-b: c\r\ncontent-length: 4\r\n\r\n",
+                b"body",
+            )
             await pool.close()
 
     run(main())

@@ -69,7 +69,9 @@ class HttpStub:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
                 method, target, _ = head[0].split(" ")
-                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+                headers = {
+                    name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)
+                }
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 request = Request(method, target, headers, body)
                 self.requests.append(request)
@@ -79,7 +81,11 @@ class HttpStub:
                 if answer is None:
                     return
                 status, extra, payload = answer
-                lines = [f"HTTP/1.1 {status} x", f"content-length: {len(payload)}", *(f"{k}: {v}" for k, v in extra.items())]
+                lines = [
+                    f"HTTP/1.1 {status} x",
+                    f"content-length: {len(payload)}",
+                    *(f"{k}: {v}" for k, v in extra.items()),
+                ]
                 writer.write("\r\n".join([*lines, "", ""]).encode() + payload)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -93,13 +99,19 @@ def identity_answer(request: Request) -> Answer:
     parts = request.target.split("/")
     model, version, what = parts[3], parts[5], parts[6] if len(parts) > 6 else ""
     if what == "infer":
-        document = json.loads(request.body) if "inference-header-content-length" not in request.headers else {"inputs": []}
+        document = (
+            json.loads(request.body) if "inference-header-content-length" not in request.headers else {"inputs": []}
+        )
         answer = {"model_name": model, "model_version": version, "outputs": document["inputs"]}
         if "id" in document:
             answer = {"id": document["id"], **answer}
         head = json.dumps(answer, separators=(",", ":")).encode()
         if "inference-header-content-length" in request.headers:
-            return 200, {"Inference-Header-Content-Length": str(len(head)), "Content-Type": "application/octet-stream"}, head + b"\x00\x01"
+            return (
+                200,
+                {"Inference-Header-Content-Length": str(len(head)), "Content-Type": "application/octet-stream"},
+                head + b"\x00\x01",
+            )
         return 200, {"Content-Type": "application/json"}, head
     if what == "ready":
         return 200, {}, b""
@@ -125,6 +137,7 @@ class GrpcStub(grpc.GenericRpcHandler):
     def service(self, details: Any) -> Any:
         name = details.method.rpartition("/")[2]
         if name == "ModelInfer":
+
             def serialize(message: Any) -> bytes:
                 return message if isinstance(message, bytes) else message.SerializeToString()
 
@@ -200,17 +213,27 @@ class World:
     client: httpx.AsyncClient = field(default_factory=httpx.AsyncClient)
 
     def servers(self, **ready: dict[str, str]) -> dict[str, Any]:
-        return {name: {"http": self.triton.address, "grpc": self.grpc.address, "ready": models} for name, models in ready.items()}
+        return {
+            name: {"http": self.triton.address, "grpc": self.grpc.address, "ready": models}
+            for name, models in ready.items()
+        }
 
     async def publish(self, endpoints: dict[str, Any], servers: dict[str, Any]) -> None:
         """Publish the next generation and wait until the door uses it."""
         generation = self.control.document["generation"] + 1
         self.control.publish(snapshot(generation, endpoints, servers))
-        while f"rml_door_snapshot_generation {float(generation)}" not in (await self.client.get(f"{self.url}/metrics")).text:
+        while (
+            f"rml_door_snapshot_generation {float(generation)}"
+            not in (await self.client.get(f"{self.url}/metrics")).text
+        ):
             await asyncio.sleep(0.005)
 
     async def infer(self, name: str = "sentiment", document: Any = None, **headers: str) -> httpx.Response:
-        body = {"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1], "data": ["gg"]}]} if document is None else document
+        body = (
+            {"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1], "data": ["gg"]}]}
+            if document is None
+            else document
+        )
         names = {key.replace("_", "-"): value for key, value in headers.items()}
         return await self.client.post(f"{self.url}/v2/models/{name}/infer", json=body, headers=names)
 

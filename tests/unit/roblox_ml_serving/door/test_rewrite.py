@@ -12,7 +12,10 @@ from tritonclient.grpc import service_pb2 as v2
 
 names = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)
 tensors = st.lists(
-    st.tuples(names, st.sampled_from(["BYTES", "FP32"]), st.lists(st.integers(-1, 2**40), max_size=3), st.binary(max_size=300)), max_size=4
+    st.tuples(
+        names, st.sampled_from(["BYTES", "FP32"]), st.lists(st.integers(-1, 2**40), max_size=3), st.binary(max_size=300)
+    ),
+    max_size=4,
 )
 
 
@@ -109,7 +112,9 @@ def test_malformed_is_named(raw: bytes, words: str) -> None:
 
 
 def test_a_response_keeps_its_version() -> None:
-    raw = v2.ModelInferResponse(model_name="m.3", model_version="3", id="i", raw_output_contents=[b"x"]).SerializeToString()
+    raw = v2.ModelInferResponse(
+        model_name="m.3", model_version="3", id="i", raw_output_contents=[b"x"]
+    ).SerializeToString()
     assert v2.ModelInferResponse.FromString(rename_response(raw, "m")) == v2.ModelInferResponse(
         model_name="m", model_version="3", id="i", raw_output_contents=[b"x"]
     )
@@ -130,7 +135,9 @@ def test_json_is_renamed_in_its_head_and_nowhere_else(identity, rest, tail: byte
     def document(name: str) -> bytes:
         head = {} if identity is None else {"id": identity}
         whole = {**head, "model_name": name, **{k: v for k, v in rest.items() if k not in ("id", "model_name")}}
-        return json.dumps(whole, separators=(", ", ": ") if spaced else (",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+        return json.dumps(whole, separators=(", ", ": ") if spaced else (",", ":"), ensure_ascii=False).encode(
+            "utf-8", "surrogatepass"
+        )
 
     assert rename_json(document("m.3") + tail, "m.3", "m") == document("m") + tail
     assert rename_json(document("m.33") + tail, "m.3", "m") == document("m.33") + tail

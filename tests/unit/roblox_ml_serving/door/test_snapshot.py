@@ -17,19 +17,30 @@ def digest(model: str, version: int) -> str:
 
 
 ready_maps = st.dictionaries(
-    st.builds(lambda m, v: f"{m}/{v}", st.sampled_from(NAMES), versions), st.sampled_from(["right", "other"]), max_size=6
+    st.builds(lambda m, v: f"{m}/{v}", st.sampled_from(NAMES), versions),
+    st.sampled_from(["right", "other"]),
+    max_size=6,
 ).map(lambda drawn: {key: digest(key[0], int(key[2])) if kind == "right" else "other" for key, kind in drawn.items()})
 documents = st.builds(
-    lambda generation, endpoints, servers: {"schema": 1, "generation": generation, "endpoints": endpoints, "servers": servers},
+    lambda generation, endpoints, servers: {
+        "schema": 1,
+        "generation": generation,
+        "endpoints": endpoints,
+        "servers": servers,
+    },
     st.integers(0, 99),
     st.dictionaries(
         st.sampled_from(["e1", "e2", "e3"]),
         st.builds(
             lambda m, v, p: {"model": m, "version": v, "digest": digest(m, v), "previous": p},
-            st.sampled_from(NAMES), versions, st.none() | versions,
+            st.sampled_from(NAMES),
+            versions,
+            st.none() | versions,
         ),
     ),
-    st.dictionaries(st.sampled_from(["s1", "s2"]), ready_maps.map(lambda ready: {"http": "h:1", "grpc": "h:2", "ready": ready})),
+    st.dictionaries(
+        st.sampled_from(["s1", "s2"]), ready_maps.map(lambda ready: {"http": "h:1", "grpc": "h:2", "ready": ready})
+    ),
 )
 
 
