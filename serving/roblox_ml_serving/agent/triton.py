@@ -5,6 +5,7 @@ Loads never go over Triton's HTTP port: there they hold a server thread for seco
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,6 +52,8 @@ class Triton:
             ("grpc.max_receive_message_length", -1),
         ]
         self._client = grpc_client.InferenceServerClient(address, channel_args=channel)
+        # One load or unload at a time: Triton's model lifecycle can crash the whole server when two of them overlap.
+        self._one_change = threading.Lock()
 
     def close(self) -> None:
         self._client.close()
@@ -90,14 +93,16 @@ class Triton:
     def load(self, name: str) -> None:
         """Load a public model and its batch model; `LoadFailed` with Triton's reason."""
         try:
-            self._call(self._client.load_model, name, client_timeout=self._load_timeout_s)
+            with self._one_change:
+                self._call(self._client.load_model, name, client_timeout=self._load_timeout_s)
         except Unavailable:
             raise
         except RmlError as error:
             raise LoadFailed(tidy(self.reason(name) or error.message)) from error
 
     def unload(self, name: str) -> None:
-        self._call(self._client.unload_model, name, unload_dependents=True, client_timeout=self._load_timeout_s)
+        with self._one_change:
+            self._call(self._client.unload_model, name, unload_dependents=True, client_timeout=self._load_timeout_s)
 
     def infer(
         self, name: str, version: int, signature: Signature, arrays: Mapping[str, Any], timeout: float
