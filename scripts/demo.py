@@ -90,7 +90,7 @@ def _demo(rml, say, console, home: Path, example: Path, started: float) -> int: 
     version = rml.models.get("comment-sentiment@champion")
     endpoint = rml.deploy(f"{version.name}@champion", say=lambda line: say(f"  {line}"))
     answers = run.outputs["evaluate"].answers.to_pandas()
-    checks = demo_checks.ask(endpoint, version.load(), answers, folder, lambda line: say(f"  {line}"))
+    checks = demo_checks.ask(endpoint, version.load(), answers, lambda line: say(f"  {line}"))
     demo_table.show(console, run, version, checks, folder, time.monotonic() - started)
     for problem in checks.problems:
         say(f"[red]missed:[/red] {problem}")

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import shutil
 import subprocess
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import pandas as pd
 from scoring import Difference, macro_f1, paired_bootstrap
 
 __all__ = ["Checks", "ask"]
 
 LABELS = ["negative", "neutral", "positive"]
 BATCH = 32
-IN_FLIGHT = 4
-AGAIN = 256
-SAMPLE = 64
+CHUNK = 640
+SAMPLE = 128
+SECONDS = 15
+REQUESTS = 500
 TOLERANCE = 1e-4
 GAIN = 0.05
 CURL_TEXTS = ["gg, well played!", "The update broke my save, thanks for nothing.", "The bus leaves at nine."]
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Milliseconds of `count` requests of one text."""
-
-    p50: float
-    p99: float
-    count: int
 
 
 @dataclass(slots=True)
@@ -48,14 +38,14 @@ class Checks:
     better: str
     gain: Difference
     furthest: dict[str, float]
-    latency: dict[str, Latency]
+    latency_ms: dict[str, tuple[float, float]]
     texts: int
-    asked_now: int
+    held_out: int
     curl: str
     problems: list[str] = field(default_factory=list)
 
 
-def ask(endpoint: Any, local: Any, answers: Any, folder: Path, say: Callable[[str], None]) -> Checks:
+def ask(endpoint: Any, local: Any, answers: Any, say: Callable[[str], None]) -> Checks:
     """Ask the endpoint everything. `local` is the same version in this process, `answers` the held-out texts and labels."""
     texts = list(answers["text"])
     problems: list[str] = []
@@ -76,7 +66,8 @@ def ask(endpoint: Any, local: Any, answers: Any, folder: Path, say: Callable[[st
         f"{way} is {off:.1e} away from the model in this process" for way, off in furthest.items() if off > TOLERANCE
     ]
 
-    asked, fresh = _held_out(endpoint, answers, folder, say, problems)
+    asked = _held_out(endpoint, answers)
+    say(f"{len(asked)} of {len(answers)} held-out texts answered through the door, {BATCH} a request")
     names = {"door": "MiniLM, through the door", "tfidf": "TF-IDF + LR", "vader": "VADER"}
     f1 = {name: macro_f1(asked["label"], asked[name], LABELS) for name in names}
     per_source = {
@@ -93,10 +84,10 @@ def ask(endpoint: Any, local: Any, answers: Any, folder: Path, say: Callable[[st
         problems.append(f"the interval of that gain reaches down to {100 * gain.low:.1f} points")
 
     latency = {
-        "REST": _latency(_rest_one(endpoint), texts, 500),
-        "gRPC": _latency(lambda text: endpoint.grpc.predict([text]), texts, 100),
+        "REST": _latency(_rest_one(endpoint), texts),
+        "gRPC": _latency(lambda text: endpoint.grpc.predict([text]), texts),
     }
-    return Checks(f1, per_source, better, gain, furthest, latency, len(asked), fresh, curl, problems)
+    return Checks(f1, per_source, better, gain, furthest, latency, len(asked), len(answers), curl, problems)
 
 
 def _curl(endpoint: Any, say: Callable[[str], None]) -> tuple[str, Any]:
@@ -116,41 +107,22 @@ def _curl(endpoint: Any, say: Callable[[str], None]) -> tuple[str, Any]:
     return f"curl -s {endpoint.url}", np.array(outputs["scores"]["data"]).reshape(outputs["scores"]["shape"])
 
 
-def _held_out(
-    endpoint: Any, answers: Any, folder: Path, say: Callable[[str], None], problems: list[str]
-) -> tuple[Any, int]:
-    """The held-out texts with the endpoint's labels, and how many were asked now.
+def _held_out(endpoint: Any, answers: Any) -> Any:
+    """The held-out texts with the endpoint's labels: all of them, or those of the first SECONDS where the machine is slow.
 
-    All of them the first time a model answers. What it said is kept by the model's digest; after that a sample is asked
-    again, which must be answered as before.
+    They come in a fixed random order, so that a part of them is a fair sample; within a chunk by length, to pad little.
     """
-    texts = list(answers["text"])
-    key = hashlib.sha256("\n".join([endpoint.status()["digest"], *texts]).encode()).hexdigest()[:16]
-    kept = folder / f"answers-{key}.json"
-    known: list[str] | None = json.loads(kept.read_text("utf-8")) if kept.is_file() else None
-    rows = (
-        np.arange(len(texts))
-        if known is None
-        else np.random.default_rng().choice(len(texts), min(AGAIN, len(texts)), replace=False)
-    )
-    # By length, so that little of a batch is padding; several in flight, as clients would be.
-    rows = np.array(sorted(rows.tolist(), key=lambda i: len(texts[i])))
-    batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
-    labels = list(known) if known else [""] * len(texts)
-    with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        said = pool.map(lambda batch: endpoint.predict([texts[i] for i in batch]).labels, batches)
-        for batch, answered in zip(batches, said, strict=True):
-            for i, label in zip(batch, answered, strict=True):
-                labels[i] = label
-    if known is None:
-        kept.write_text(json.dumps(labels), "utf-8")
-        say(f"all {len(texts)} held-out texts answered through the door, {BATCH} a request, {IN_FLIGHT} at a time")
-    else:
-        changed = sum(one != other for one, other in zip(known, labels, strict=True))
-        say(f"all held-out texts were asked before; {len(rows)} of them asked again, {changed} answered differently")
-        if changed:
-            problems.append(f"{changed} of {len(rows)} texts were answered differently than the same model did before")
-    return answers.assign(door=labels), len(rows)
+    order = np.random.default_rng(0).permutation(len(answers))
+    begin = time.monotonic()
+    chunks = []
+    for start in range(0, len(order), CHUNK):
+        chunk = answers.iloc[order[start : start + CHUNK]]
+        chunk = chunk.iloc[np.argsort(chunk["text"].str.len(), kind="stable")]
+        labels = [endpoint.predict(list(chunk["text"][i : i + BATCH])).labels for i in range(0, len(chunk), BATCH)]
+        chunks.append(chunk.assign(door=np.concatenate(labels)))
+        if time.monotonic() - begin > SECONDS:
+            break
+    return pd.concat(chunks)
 
 
 def _apart(one: Any, other: Any) -> float:
@@ -173,14 +145,14 @@ def _rest_one(endpoint: Any) -> Callable[[str], None]:
     return one
 
 
-def _latency(one: Callable[[str], Any], texts: list[str], count: int) -> Latency:
-    """How long single texts take, one after another."""
+def _latency(one: Callable[[str], Any], texts: list[str]) -> tuple[float, float]:
+    """(p50, p99) in milliseconds of REQUESTS single texts, one after another."""
     for text in texts[:20]:
         one(text)
     took = []
-    for i in range(count):
+    for i in range(REQUESTS):
         begin = time.perf_counter()
         one(texts[i * 7 % len(texts)])
         took.append(1000 * (time.perf_counter() - begin))
     p50, p99 = np.quantile(took, [0.5, 0.99])
-    return Latency(float(p50), float(p99), count)
+    return float(p50), float(p99)

@@ -25,9 +25,8 @@ def show(console: Console, run: Any, version: Any, checks: Any, folder: Path, se
             name, f"{task.duration or 0:.1f} s", "[cyan]from the cache[/cyan]" if cached else task.state.lower()
         )
 
-    again = "" if checks.asked_now == checks.texts else f" (answers of an earlier run; {checks.asked_now} asked again)"
     quality = Table(
-        title=f"macro-F1 on {checks.texts} held-out texts{again}",
+        title=f"macro-F1 on {checks.texts} of {checks.held_out} held-out texts",
         title_justify="left",
         box=None,
         padding=(0, 2),
@@ -50,10 +49,8 @@ def show(console: Console, run: Any, version: Any, checks: Any, folder: Path, se
         "agreement",
         ", ".join(f"{way} {off:.0e}" for way, off in checks.furthest.items()) + " from the model in this process",
     )
-    for way, took in checks.latency.items():
-        facts.add_row(
-            f"latency {way}", f"p50 {took.p50:.1f} ms, p99 {took.p99:.1f} ms over {took.count} requests of one text"
-        )
+    for way, (p50, p99) in checks.latency_ms.items():
+        facts.add_row(f"latency {way}", f"p50 {p50:.1f} ms, p99 {p99:.1f} ms over 500 requests of one text")
     facts.add_row("whole demo", f"{seconds:.0f} s")
 
     where = Table(title="where to look", title_justify="left", box=None, show_header=False, padding=(0, 2))
