@@ -20,7 +20,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "comment_sentiment"
 EDITS = {
-    "~key.duplicated()]": "~key.duplicated()].sample(2000, random_state=0)",
     "frame = data.to_pandas()": "frame = data.to_pandas().sample(320, random_state=0)",
     "gate=rml.gate(f1=0.68, gain_low=0.0)": "gate=rml.gate(f1=0.05)",
 }
