@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from roblox_ml_core.registry import ModelState
 
+from ..triton.processes import Stub
 from .plan import Failure, Key, Observed, Refuse, Resident, Wanted, backoff
-from .processes import Stub
 
 __all__ = ["Ledger"]
 

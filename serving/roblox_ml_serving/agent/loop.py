@@ -16,11 +16,12 @@ from roblox_ml_core.settings import AgentSettings, HomeSettings, TritonSettings
 from roblox_ml_core.storage import BlobStore
 from roblox_ml_core.telemetry import log
 
-from . import metrics, processes
+from ..triton import processes
+from ..triton.processes import Stub
+from . import metrics
 from .control import Reporter, Wishes
 from .ledger import Ledger
 from .plan import Action, Check, Key, Limits, Load, Observed, Refuse, Reload, Unload, Wanted, plan
-from .processes import Stub
 from .triton import TRANSITIONS, Triton
 from .worker import Worker
 
@@ -81,6 +82,9 @@ class Agent:
             self._digests.clear()
             if self.ledger.down():
                 log(logger, logging.WARNING, "Triton does not answer", reason=error.message)
+            # What a killed Triton leaves has inherited its clients' connections: while it lives, they wait for an answer.
+            if orphans := processes.end_orphans(self._worker.repository):
+                log(logger, logging.WARNING, "ended what a killed Triton left", processes=orphans)
             return
         if not self._swept and self._wishes.confirmed and not observed.busy:
             self._swept = True

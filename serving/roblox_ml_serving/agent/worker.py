@@ -18,7 +18,8 @@ from roblox_ml_core.telemetry import log
 
 from ..repository import Options, materialise, materialised, remove
 from ..repository.config import BATCH_SUFFIX
-from . import environments, metrics, processes
+from ..triton import processes
+from . import environments, metrics
 from .known_answer import check
 from .ledger import Ledger
 from .plan import Key

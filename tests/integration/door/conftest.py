@@ -123,6 +123,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, build) -> Iterator[DoorStack
             version = stack.publish(build["text"](root / f"text{seed}", seed=seed), "text")
             stack.deploy("text", version)
         stack.deploy("matmul", stack.publish(build["matmul"](root / "matmul"), "matmul"))
+        # A rollback before the first version is loaded would have nothing to go back to.
+        stack.wait_ready("text/1", "text/2", "matmul/1", timeout=120)
         _serving.wait_for(
             "the door answers", lambda: [stack.serving_version(name) for name in ("text", "matmul")] == ["2", "1"], 120
         )

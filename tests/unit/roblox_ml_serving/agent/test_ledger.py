@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from roblox_ml_serving.agent.ledger import Ledger
 from roblox_ml_serving.agent.plan import Key, Refuse, Wanted
-from roblox_ml_serving.agent.processes import Stub
+from roblox_ml_serving.triton.processes import Stub
 
 A = Key("a", 1)
 WISH = [Wanted(A, "da")]

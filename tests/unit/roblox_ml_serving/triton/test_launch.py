@@ -61,13 +61,39 @@ def test_a_named_folder_is_the_only_one_looked_at(tmp_path: Path) -> None:
 
 def test_a_second_server_on_the_same_repository_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "LOCK_WAIT_S", 0.1)
-    assert program.hold_lock(tmp_path / "triton.lock")
+    assert program.hold_lock(tmp_path / "triton.lock", tmp_path / "models")
     code = (
         "import sys; from pathlib import Path; from roblox_ml_serving.triton import __main__ as program; "
-        "program.LOCK_WAIT_S = 0.1; sys.exit(0 if program.hold_lock(Path(sys.argv[1])) else 3)"
+        "program.LOCK_WAIT_S = 0.1; sys.exit(0 if program.hold_lock(Path(sys.argv[1]), Path(sys.argv[2])) else 3)"
     )
-    second = subprocess.run([sys.executable, "-c", code, str(tmp_path / "triton.lock")], check=False)
+    second = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "triton.lock"), str(tmp_path / "models")], check=False
+    )
     assert second.returncode == 3
+
+
+def test_an_instance_that_outlived_its_server_does_not_keep_the_next_one_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "models" / "clf.3.batch" / "3" / "model.py"
+    script.parent.mkdir(parents=True)
+    lock = tmp_path / "triton.lock"
+    script.write_text(
+        "import fcntl, sys, time\nlock = open(sys.argv[1], 'w')\nfcntl.flock(lock, fcntl.LOCK_EX)\n"
+        "print('held', flush=True)\ntime.sleep(600)\n"
+    )
+    stub = tmp_path / "triton_python_backend_stub"
+    stub.symlink_to(sys.executable)
+    process = subprocess.Popen([stub, script, lock], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        monkeypatch.setattr(program, "ORPHANS_AFTER_S", 0.0)
+        assert program.hold_lock(lock, tmp_path / "models")
+        assert process.wait(10) == -9
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_memory_of_killed_stubs_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

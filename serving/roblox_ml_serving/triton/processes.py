@@ -14,9 +14,10 @@ import psutil
 
 from ..repository.config import BATCH_SUFFIX
 
-__all__ = ["Stub", "memory", "model_of", "stubs"]
+__all__ = ["Stub", "end_orphans", "memory", "model_of", "stubs"]
 
 STUB = "triton_python_backend_stub"
+SERVER = "tritonserver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +67,23 @@ def memory(members: Iterable[Stub]) -> int:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return total
+
+
+def end_orphans(repository: Path) -> list[int]:
+    """Kill the stubs of this repository whose server is gone, with their children; returns the stubs' process ids.
+
+    A stub that was still starting when its server was killed never notices, and holds the repository's lock for ever.
+    """
+    ended = []
+    for stub in stubs(repository):
+        try:
+            process = psutil.Process(stub.pid)
+            parent = process.parent()
+            if process.create_time() != stub.started or (parent is not None and parent.name() == SERVER):
+                continue
+            for member in [*process.children(recursive=True), process]:
+                member.kill()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        ended.append(stub.pid)
+    return ended

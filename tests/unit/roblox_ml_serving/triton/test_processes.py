@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from roblox_ml_serving.agent import processes
 from roblox_ml_serving.agent.plan import Key
 from roblox_ml_serving.agent.triton import parse_name, tidy
+from roblox_ml_serving.triton import processes
 
 REPOSITORY = Path("/home/models")
 STUB = "/opt/backends/python/triton_python_backend_stub"
@@ -49,6 +49,25 @@ def test_a_living_stub_is_found_and_a_dead_one_is_not(tmp_path: Path) -> None:
         process.kill()
         process.communicate()
     assert processes.stubs(tmp_path / "models") == frozenset()
+
+
+def test_a_stub_whose_server_lives_is_left_alone(tmp_path: Path) -> None:
+    script = tmp_path / "models" / "clf.3.batch" / "3" / "model.py"
+    script.parent.mkdir(parents=True)
+    script.write_text("import time\nprint('up', flush=True)\ntime.sleep(600)\n")
+    for name in ("tritonserver", "triton_python_backend_stub"):
+        (tmp_path / name).symlink_to(sys.executable)
+    code = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+    command = [tmp_path / "tritonserver", "-c", code, tmp_path / "triton_python_backend_stub", script]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    server.stdout.readline()
+    assert processes.end_orphans(tmp_path / "models") == []
+    (stub,) = processes.stubs(tmp_path / "models")
+    server.kill()
+    server.wait()
+    assert processes.end_orphans(tmp_path / "models") == [stub.pid]
+    server.stdout.close()
 
 
 @pytest.mark.parametrize(
