@@ -22,9 +22,14 @@ from .changes import Changes
 from .context import Context
 from .database import Database
 from .guard import Guard
+from .identity import routes as identity_routes
 from .measures import make_registry
+from .notifying import routes as notifying_routes
+from .notifying.service import Notifier
 from .projector import Projector
 from .routes import endpoints, models, store, upkeep
+from .scheduling import routes as scheduling_routes
+from .scheduling.service import Scheduler
 
 __all__ = ["create_app"]
 
@@ -62,13 +67,19 @@ def create_app(
     blobs = BlobStore(home.store_url, token=None)
     projector = Projector(database, mlflow.base_url, check_s=settings.mlflow_check_s) if mlflow.enabled else None
     registry = make_registry(database)
+    context = Context(settings, database, blobs, changes, registry)
+    services = (Notifier(context), Scheduler(context))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         changes.attach(asyncio.get_running_loop())
         if projector is not None:
             projector.start()
+        for service in services:
+            service.start()
         yield
+        for service in reversed(services):
+            await asyncio.to_thread(service.stop)
         if projector is not None:
             await asyncio.to_thread(projector.stop)
         database.close()
@@ -82,9 +93,9 @@ def create_app(
         docs_url="/docs",
         redoc_url=None,
     )
-    app.state.context = Context(settings, database, blobs, changes, registry)
+    app.state.context = context
     app.state.projector = projector
-    for module in (store, models, endpoints, upkeep):
+    for module in (store, models, endpoints, upkeep, identity_routes, scheduling_routes, notifying_routes):
         app.include_router(module.router)
     app.add_exception_handler(RmlError, _on_rml_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)

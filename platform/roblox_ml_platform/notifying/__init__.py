@@ -1,0 +1,1 @@
+"""Telling people: events, and the outbox from which each reaches its channels at least once."""

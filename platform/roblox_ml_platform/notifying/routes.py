@@ -1,0 +1,9 @@
+"""Routes of notifying."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["notifying"])
