@@ -22,9 +22,11 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "Metrics": ("._artifacts", "Metrics"),
     "Model": ("._artifacts", "Model"),
     "at_most": ("._graph.gates", "at_most"),
+    "cron": ("._graph.schedule", "cron"),
     "dataset": ("._graph.system", "dataset"),
     "datasets": (".datasets", None),
     "deploy": ("._deploy", "deploy"),
+    "due_date": ("._graph.schedule", "due_date"),
     "email": (".notify", "email"),
     "endpoint": ("._deploy", "endpoint"),
     "errors": (".errors", None),
@@ -32,6 +34,9 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "gc": (".housekeeping", "gc"),
     "get_run": ("._runs", "get_run"),
     "models": (".models", None),
+    "on_alias": ("._graph.schedule", "on_alias"),
+    "on_dataset": ("._graph.schedule", "on_dataset"),
+    "on_run": ("._graph.schedule", "on_run"),
     "otherwise": ("._graph.conditions", "otherwise"),
     "pipeline": ("._graph.pipeline", "pipeline"),
     "register": ("._graph.system", "register"),
@@ -51,9 +56,11 @@ __all__ = [
     "Metrics",
     "Model",
     "at_most",
+    "cron",
     "dataset",
     "datasets",
     "deploy",
+    "due_date",
     "email",
     "endpoint",
     "errors",
@@ -61,6 +68,9 @@ __all__ = [
     "gc",
     "get_run",
     "models",
+    "on_alias",
+    "on_dataset",
+    "on_run",
     "otherwise",
     "pipeline",
     "register",
@@ -101,6 +111,7 @@ if TYPE_CHECKING:
     from ._graph.conditions import otherwise, when
     from ._graph.gates import at_most, gate
     from ._graph.pipeline import pipeline
+    from ._graph.schedule import cron, due_date, on_alias, on_dataset, on_run
     from ._graph.step import step
     from ._graph.system import dataset, register
     from ._runs import get_run, runs

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from ._graph.dump import dump_ir
 from ._graph.ir import CodeRef, to_ir
 from ._graph.links import link
 from ._graph.model import Component, Graph
+from ._graph.schedule import fill, is_template
 from ._graph.trace import trace
 from ._graph.validate import validate
 from ._graph.where import of_function
@@ -28,6 +30,7 @@ from .notify import Notification
 if TYPE_CHECKING:
     from ._capture import Bundle
     from ._graph.pipeline import Pipeline
+    from ._graph.schedule import Schedule, Trigger
 
 __all__ = ["Built", "prepare", "write_file"]
 
@@ -47,7 +50,8 @@ class Built:
     blobs: Mapping[str, bytes]
     graph: Graph
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    schedule: str | None = None
+    schedule: Schedule | None = None
+    triggers: tuple[Trigger, ...] = ()
     notify: tuple[Notification, ...] = ()
     steps: Mapping[str, CodeRef] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -69,7 +73,7 @@ def prepare(pipeline: Pipeline, arguments: Mapping[str, Any] | None = None) -> B
     in_graph = [*pipeline._own_findings(), *found]
     given: dict[str, Any] = {}
     if arguments is not None:
-        given, wrong = check_arguments(graph, arguments)
+        given, wrong = check_arguments(graph, {**_due_today(graph, arguments), **arguments})
         in_graph += wrong
     links = link(graph)
     # Tracing's findings leave holes in the graph; its shape is judged when they are mended.
@@ -85,10 +89,17 @@ def prepare(pipeline: Pipeline, arguments: Mapping[str, Any] | None = None) -> B
         graph=graph,
         provenance={**_provenance(pipeline), "lines": parts.lines},
         schedule=pipeline.schedule,
+        triggers=pipeline.triggers,
         notify=pipeline.notify,
         steps=parts.code,
         arguments=given,
     )
+
+
+def _due_today(graph: Graph, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults that say when a run was due, as of now: a run by hand is due when it starts."""
+    defaults = {i.name: i.default for i in graph.parameters.inputs if i.name not in given and is_template(i.default)}
+    return fill(defaults, datetime.now(UTC))
 
 
 def _capture_steps(graph: Graph) -> _Parts:

@@ -34,7 +34,7 @@ def problem(expression: object) -> str | None:
             wrong = _part_problem(part, low, high, names)
             if wrong:
                 return f"{name} {text!r}: {wrong}"
-    return None
+    return _never(fields)
 
 
 def _part_problem(part: str, low: int, high: int, names: tuple[str, ...]) -> str | None:
@@ -59,6 +59,28 @@ def _part_problem(part: str, low: int, high: int, names: tuple[str, ...]) -> str
     if numbers != sorted(numbers):
         return f"{span} runs backwards"
     return None
+
+
+def _never(fields: list[str]) -> str | None:
+    """A day no month of the expression has. (With a day of week as well, cron takes either, so it does fire.)"""
+    _, _, days, months, weekdays = fields
+    if weekdays not in ("*", "?"):
+        return None
+    first = min(_numbers(days, 1, 31, ()))
+    longest = max(31 - (m in (4, 6, 9, 11)) - 2 * (m == 2) for m in _numbers(months, 1, 12, _MONTHS))
+    return f"day {first} does not exist in month {months}: it would never run" if first > longest else None
+
+
+def _numbers(text: str, low: int, high: int, names: tuple[str, ...]) -> set[int]:
+    """The numbers a sound field stands for."""
+    found: set[int] = set()
+    for part in text.split(","):
+        span, _, step = part.partition("/")
+        ends = [names.index(e.lower()) + low if e.lower() in names else e for e in span.split("-")]
+        first, last = (low, high) if span in ("*", "?") else (int(ends[0]), int(ends[-1]))
+        # "5/10" is "from 5 on, every 10".
+        found.update(range(first, (high if step and len(ends) == 1 else last) + 1, int(step or 1)))
+    return found
 
 
 def six_fields(expression: str) -> str:

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from .._build import Built
     from .._runs import Run
     from .model import Graph
+    from .schedule import Schedule, Trigger
     from .where import Site
 
 __all__ = ["Pipeline", "pipeline"]
 
 # Names that run() and submit() use themselves.
-_RESERVED = ("cache", "experiment", "host", "progress", "run_name", "wait")
+_RESERVED = ("cache", "experiment", "host", "on", "progress", "run_name", "wait")
 _NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?$")
-_OPTIONS = ("name", "schedule", "notify")
+_OPTIONS = ("name", "schedule", "triggers", "notify")
 # Pipelines alive in this process, by name: two with one name would overwrite each other in a cluster.
 _known: weakref.WeakValueDictionary[str, Pipeline] = weakref.WeakValueDictionary()
 
@@ -46,10 +47,23 @@ class Pipeline:
         _known[self.name] = self
 
     @property
-    def schedule(self) -> str | None:
-        """The five-field cron expression, if any."""
+    def schedule(self) -> Schedule | None:
+        """When it runs by itself, if it does."""
+        from .schedule import Schedule
+
         value = self.asked.get("schedule")
-        return " ".join(value.split()) if isinstance(value, str) else None
+        if isinstance(value, str):
+            return Schedule(" ".join(value.split()))
+        return value if isinstance(value, Schedule) else None
+
+    @property
+    def triggers(self) -> tuple[Trigger, ...]:
+        """What else starts it."""
+        from .schedule import Trigger
+
+        value = self.asked.get("triggers")
+        several = value if isinstance(value, list | tuple) else (value,)
+        return tuple(v for v in several if isinstance(v, Trigger))
 
     @property
     def notify(self) -> tuple[Notification, ...]:
@@ -162,6 +176,7 @@ class Pipeline:
         except GraphError as error:
             return f"<pre>{html.escape(str(error))}</pre>"
         facts = [f"schedule {self.schedule}"] if self.schedule else []
+        facts += [f"on {t}" for t in self.triggers]
         facts += [str(n) for n in self.notify]
         about = f"<br><small>{html.escape('; '.join(facts))}</small>" if facts else ""
         return f"<div><b>{html.escape(self.name)}</b>{about}<br>{svg(graph)}</div>"
@@ -170,7 +185,7 @@ class Pipeline:
         """What is wrong with the decorator's options and the name."""
         from difflib import get_close_matches
 
-        from . import cron
+        from .schedule import Schedule, Trigger
 
         findings: list[Finding] = []
 
@@ -197,15 +212,33 @@ class Pipeline:
                 "name",
             )
         schedule = self.asked.get("schedule")
-        problem = cron.problem(schedule) if schedule is not None else None
-        if problem:
+        asked = schedule if isinstance(schedule, Schedule) or schedule is None else Schedule(schedule)
+        if problems := asked.problems() if asked is not None else []:
             wrong(
                 "bad-schedule",
-                f"schedule of pipeline {self.name!r}: {problem}",
+                f"schedule of pipeline {self.name!r}: {'; '.join(problems)}",
                 "a schedule is minute, hour, day of month, month, day of week",
-                'write schedule="0 3 * * *" for three o\'clock every day',
+                'write schedule="0 3 * * *" for three o\'clock every day, or rml.cron("0 3 * * *", tz="Europe/Berlin")',
                 "schedule",
             )
+        triggers = self.asked.get("triggers")
+        for one in triggers if isinstance(triggers, list | tuple) else [triggers] if triggers is not None else []:
+            if not isinstance(one, Trigger):
+                wrong(
+                    "bad-trigger",
+                    f"triggers of pipeline {self.name!r} got {one!r}",
+                    "a trigger says what starts the pipeline besides its schedule",
+                    'write triggers=[rml.on_dataset("comments")], rml.on_alias("name@champion") or rml.on_run("pipeline")',
+                    "triggers",
+                )
+            elif one.kind == "run" and one.subject == self.name:
+                wrong(
+                    "trigger-loop",
+                    f"pipeline {self.name!r} is started by the end of its own runs",
+                    "each run would start the next, without end",
+                    'give it a schedule, or name another pipeline: rml.on_run("prepare-data")',
+                    "triggers",
+                )
         notify = self.asked.get("notify")
         for one in notify if isinstance(notify, list | tuple) else [notify] if notify is not None else []:
             if not isinstance(one, Notification):
@@ -258,14 +291,16 @@ def pipeline(function: Callable[..., Any], /) -> Pipeline: ...
 def pipeline(
     *,
     name: str | None = None,
-    schedule: str | None = None,
+    schedule: str | Schedule | None = None,
+    triggers: Trigger | Sequence[Trigger] | None = None,
     notify: Notification | Sequence[Notification] | None = None,
 ) -> Callable[[Callable[..., Any]], Pipeline]: ...
 def pipeline(function: Any = None, /, **asked: Any) -> Any:
     """Make a function a pipeline: `@rml.pipeline` or `@rml.pipeline(schedule="0 3 * * *", notify=rml.slack("#ml"))`.
 
     The function runs once, when the pipeline is built; steps called in it become tasks. Its parameters (int, float, str,
-    bool, list, dict) are the run's. `schedule` is five-field cron; `notify` one or several of rml.slack, rml.email,
+    bool, list, dict) are the run's. `schedule` is five-field cron or rml.cron(…), `triggers` are rml.on_dataset, rml.on_alias,
+    rml.on_run: `publish()` makes them work. `notify` is one or several of rml.slack, rml.email,
     rml.webhook.
     """
     from .where import here

@@ -198,7 +198,8 @@ def _description(built: Built) -> str:
         dirty = " with uncommitted changes" if built.provenance["git"].get("dirty") else ""
         parts.append(f"commit {commit[:12]}{dirty}")
     if built.schedule:
-        parts.append(f"schedule {cron.six_fields(built.schedule)}")
+        zone = "" if built.schedule.tz == "UTC" else f" {built.schedule.tz}"
+        parts.append(f"schedule {cron.six_fields(built.schedule.cron)}{zone}")
     parts += [f"notify {n}" for n in built.notify]
     return "; ".join(parts) or "submitted by roblox_ml"
 

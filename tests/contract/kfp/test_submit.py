@@ -41,7 +41,7 @@ def built(**arguments: Any) -> Built:
         {digest: CODE},
         graph,
         provenance={"git": {"commit": "0123456789abcdef", "dirty": True}},
-        schedule="0 3 * * *",
+        schedule=rml.cron("0 3 * * *"),
         notify=(rml.slack("#ml"),),
         arguments=arguments,
     )

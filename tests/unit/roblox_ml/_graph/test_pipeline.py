@@ -37,7 +37,7 @@ def test_schedule_and_notify_are_carried() -> None:
     pipeline = rml.pipeline(
         name="carried", schedule="0  3 * * *", notify=[rml.slack("#a"), rml.email("a@b.org", on="success")]
     )(body)
-    assert pipeline.schedule == "0 3 * * *"
+    assert pipeline.schedule is not None and pipeline.schedule.cron == "0 3 * * *"
     assert [str(n) for n in pipeline.notify] == ["slack #a on failure", "email a@b.org on success"]
     single = rml.pipeline(name="carried-2", notify=rml.webhook("https://example.com/x", on=("start", "failure")))(body)
     assert single.notify[0].to_json() == {
