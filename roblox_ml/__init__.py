@@ -21,7 +21,9 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "Markdown": ("._artifacts", "Markdown"),
     "Metrics": ("._artifacts", "Metrics"),
     "Model": ("._artifacts", "Model"),
+    "apprise": (".notify", "apprise"),
     "at_most": ("._graph.gates", "at_most"),
+    "card": ("._cards.collect", "card"),
     "cron": ("._graph.schedule", "cron"),
     "dataset": ("._graph.system", "dataset"),
     "datasets": (".datasets", None),
@@ -41,8 +43,10 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "pipeline": ("._graph.pipeline", "pipeline"),
     "register": ("._graph.system", "register"),
     "runs": ("._runs", "runs"),
+    "secret": ("._graph.cluster", "secret"),
     "slack": (".notify", "slack"),
     "step": ("._graph.step", "step"),
+    "toleration": ("._graph.cluster", "toleration"),
     "undeploy": ("._deploy", "undeploy"),
     "webhook": (".notify", "webhook"),
     "when": ("._graph.conditions", "when"),
@@ -55,7 +59,9 @@ __all__ = [
     "Markdown",
     "Metrics",
     "Model",
+    "apprise",
     "at_most",
+    "card",
     "cron",
     "dataset",
     "datasets",
@@ -75,8 +81,10 @@ __all__ = [
     "pipeline",
     "register",
     "runs",
+    "secret",
     "slack",
     "step",
+    "toleration",
     "undeploy",
     "webhook",
     "when",
@@ -107,7 +115,9 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from . import datasets, errors, models
     from ._artifacts import HTML, Artifact, Dataset, Markdown, Metrics, Model
+    from ._cards.collect import card
     from ._deploy import deploy, endpoint, undeploy
+    from ._graph.cluster import secret, toleration
     from ._graph.conditions import otherwise, when
     from ._graph.gates import at_most, gate
     from ._graph.pipeline import pipeline
@@ -116,4 +126,4 @@ if TYPE_CHECKING:
     from ._graph.system import dataset, register
     from ._runs import get_run, runs
     from .housekeeping import gc
-    from .notify import email, slack, webhook
+    from .notify import apprise, email, slack, webhook

@@ -16,6 +16,7 @@ from .interface import Input, Interface
 from .links import Links, Node, home, link
 from .model import Channel, Component, Condition, Constant, Graph, Scope, Task
 from .options import Options
+from .platform_spec import SCRATCH, platform_document
 from .types import ArtifactType, ParameterType
 
 __all__ = ["DEFAULT_IMAGE", "CodeRef", "Spec", "to_ir"]
@@ -25,9 +26,6 @@ SCHEMA_VERSION = "2.1.0"
 # The dialect: the KFP release whose format this is, as its own compiler writes it.
 SDK_VERSION = "kfp-2.17.0"
 _ARTIFACT_VERSION = "0.0.1"
-# Where a cluster's interruptible machines are found; the label and taint most node provisioners agree on.
-_SPOT = ("node.kubernetes.io/lifecycle", "spot")
-_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 
 Spec = dict[str, Any]
 
@@ -76,7 +74,7 @@ def to_ir(
         "schemaVersion": SCHEMA_VERSION,
         "sdkVersion": SDK_VERSION,
     }
-    return {"pipeline": pipeline, "platform": _platform(graph.components.values())}
+    return {"pipeline": pipeline, "platform": platform_document(graph.components.values())}
 
 
 class _Emitter:
@@ -284,8 +282,10 @@ def _container(component: Component, code: CodeRef, image: str, bootstrap: str) 
     spec: Spec = {
         "args": [*references, "--executor_input", "{{$}}"],
         "command": ["python3", "-c", bootstrap],
-        "image": image,
+        "image": component.options.image or image,
     }
+    if component.options.ephemeral_storage is not None:
+        spec["env"] = [{"name": "TMPDIR", "value": SCRATCH}]
     resources = _resources(component.options)
     if resources:
         spec["resources"] = resources
@@ -309,26 +309,3 @@ def _resources(options: Options) -> Spec:
             "type": kind,
         }
     return spec
-
-
-def _platform(components: Iterable[Component]) -> Spec | None:
-    executors: dict[str, Spec] = {}
-    for component in components:
-        options = component.options
-        spec: Spec = {}
-        if options.timeout is not None:
-            spec["activeDeadlineSeconds"] = str(options.timeout)
-        labels = dict(options.labels)
-        if options.priority is not None:
-            labels[_PRIORITY_LABEL] = options.priority
-        if labels:
-            spec["podMetadata"] = {"labels": labels}
-        if options.spot:
-            key, value = _SPOT
-            spec["nodeSelector"] = {"labels": {key: value}}
-            spec["tolerations"] = [{"effect": "NoSchedule", "key": key, "operator": "Equal", "value": value}]
-        if spec:
-            executors[f"exec-{component.name}"] = spec
-    if not executors:
-        return None
-    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}

@@ -1,4 +1,4 @@
-"""What a step asks for: cpu, memory, gpu, priority, spot, retries, timeout, cache, packages, labels.
+"""What a step asks for: resources, where it may run, secrets, retries, timeout, cache, packages, image, labels.
 
 `read` turns the decorator's keywords into one checked record, and every mistake into a finding with what to type.
 """
@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ..errors import Finding
+from .cluster import Secret, Toleration, qualified
 from .where import Site
 
 __all__ = ["NAMES", "Options", "read"]
@@ -27,6 +28,8 @@ _DURATION = re.compile(r"^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?$")
 _GPU = re.compile(r"^([a-z0-9.-]+/[a-z0-9.-]+)(?::(\d+))?$")
 _LABEL = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[A-Za-z0-9._, -]+\])?\s*(?:[<>=!~].*|@.*)?$")
+_IMAGE = re.compile(r"^[a-z0-9][A-Za-z0-9._/:-]*(?:@sha256:[0-9a-f]{64})?$")
+_QUEUE = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")
 _DEFAULT_GPU = "nvidia.com/gpu"
 # What people type who know other tools; difflib alone would not find these.
 _KNOWN_AS = {
@@ -43,12 +46,26 @@ _KNOWN_AS = {
     "pip": "packages",
     "deadline": "timeout",
     "memoize": "cache",
+    "node_affinity": "node_selector",
+    "nodeselector": "node_selector",
+    "secret": "secrets",
+    "priority_class": "priority",
+    "priority_class_name": "priority",
+    "local_queue": "queue",
+    "queue_name": "queue",
+    "shm_size": "shm",
+    "shared_memory": "shm",
+    "disk": "ephemeral_storage",
+    "storage": "ephemeral_storage",
+    "base_image": "image",
+    "container_image": "image",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A step's checked options. Units: cpu in cores, memory as a Kubernetes quantity, timeout in seconds."""
+    """A step's checked options. Units: cpu in cores; memory, shm and ephemeral_storage as Kubernetes quantities; timeout in
+    seconds. `priority` is a Kueue priority class, `queue` a Kueue LocalQueue."""
 
     cpu: str | None = None
     memory: str | None = None
@@ -60,6 +77,13 @@ class Options:
     cache: bool = True
     packages: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    node_selector: tuple[tuple[str, str], ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+    queue: str | None = None
+    shm: str | None = None
+    ephemeral_storage: str | None = None
+    image: str | None = None
 
     @property
     def cores(self) -> float | None:
@@ -131,15 +155,20 @@ def _cpu(value: Any) -> str:
     raise _Wrong("not a positive number of cores", 'write cpu=2, cpu=0.5 or cpu="500m"')
 
 
-def _memory(value: Any) -> str:
-    match = _MEMORY.match(value) if isinstance(value, str) else None
-    if match and int(match.group(1)) > 0:
-        return str(value)
-    hint = 'write memory="4Gi" (4 × 1024³ bytes), "512Mi" or "4G" (4 × 1000³)'
-    if isinstance(value, str) and re.match(r"^[1-9]\d*\s*[kmgt]i?b?$", value, re.IGNORECASE):
-        unit = value.strip().lstrip("0123456789").strip()[0].upper()
-        hint = f'write memory="{re.match(r"[0-9]+", value).group()}{unit}i"'  # type: ignore[union-attr]
-    raise _Wrong("not a Kubernetes quantity", hint)
+def _quantity(option: str) -> Callable[[Any], str]:
+    """The reader of an amount of bytes."""
+
+    def read_quantity(value: Any) -> str:
+        match = _MEMORY.match(value) if isinstance(value, str) else None
+        if match and int(match.group(1)) > 0:
+            return str(value)
+        hint = f'write {option}="4Gi" (4 × 1024³ bytes), "512Mi" or "4G" (4 × 1000³)'
+        if isinstance(value, str) and re.match(r"^[1-9]\d*\s*[kmgt]i?b?$", value, re.IGNORECASE):
+            unit = value.strip().lstrip("0123456789").strip()[0].upper()
+            hint = f'write {option}="{re.match(r"[0-9]+", value).group()}{unit}i"'  # type: ignore[union-attr]
+        raise _Wrong("not a Kubernetes quantity", hint)
+
+    return read_quantity
 
 
 def _gpu(value: Any) -> tuple[str, int] | None:
@@ -191,15 +220,61 @@ def _packages(value: Any) -> tuple[str, ...]:
     return tuple(item.strip() for item in value)
 
 
-def _labels(value: Any) -> tuple[tuple[str, str], ...]:
-    if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
-        raise _Wrong("not a dict of text", 'write labels={"team": "safety"}')
-    return tuple(sorted((key, _label(text)) for key, text in value.items()))
+def _pairs(example: str) -> Callable[[Any], tuple[tuple[str, str], ...]]:
+    """The reader of labels: of the pod, or of the nodes it may run on."""
+
+    def read_pairs(value: Any) -> tuple[tuple[str, str], ...]:
+        if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
+            raise _Wrong("not a dict of text", f"write {example}")
+        for key in value:
+            if not qualified(key):
+                raise _Wrong(f"{key!r} is no label's key", f"write {example}")
+        return tuple(sorted((key, _label(text)) for key, text in value.items()))
+
+    return read_pairs
+
+
+def _tolerations(value: Any) -> tuple[Toleration, ...]:
+    return _references(value, Toleration, 'write tolerations=[rml.toleration("gpu", effect="NoSchedule")]')
+
+
+def _secrets(value: Any) -> tuple[Secret, ...]:
+    found = _references(value, Secret, 'write secrets=[rml.secret("hub", key="token", env="HF_TOKEN")]')
+    for name, taken in (("env", [s.env for s in found if s.env]), ("mount", [s.mount for s in found if s.mount])):
+        twice = next((text for text in taken if taken.count(text) > 1), None)
+        if twice:
+            raise _Wrong(f"two secrets go to {name} {twice!r}", "give each its own")
+    mounted = [s.name for s in found if s.mount]
+    if len(set(mounted)) < len(mounted):
+        raise _Wrong("a secret is mounted twice", "mount it once: Kubeflow names the volume after the secret")
+    return found
+
+
+def _references(value: Any, kind: type[Any], fix: str) -> tuple[Any, ...]:
+    several = [value] if isinstance(value, kind) else value
+    if not isinstance(several, list | tuple) or not all(isinstance(item, kind) for item in several):
+        raise _Wrong(f"not a list of rml.{kind.__name__.lower()}(…)", fix)
+    for item in several:
+        if problem := item.problem():
+            raise _Wrong(*problem)
+    return tuple(sorted(set(several)))
+
+
+def _queue(value: Any) -> str:
+    if isinstance(value, str) and _QUEUE.match(value):
+        return value
+    raise _Wrong("not a Kueue LocalQueue's name", 'write queue="team-safety" (kubectl get localqueues)')
+
+
+def _image(value: Any) -> str:
+    if isinstance(value, str) and _IMAGE.match(value):
+        return value
+    raise _Wrong("not an image", 'write image="registry.example.com/team/step:1" (Python 3, a numeric USER)')
 
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "cpu": _cpu,
-    "memory": _memory,
+    "memory": _quantity("memory"),
     "gpu": _gpu,
     "priority": _label,
     "spot": _flag,
@@ -207,6 +282,13 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "timeout": _timeout,
     "cache": _flag,
     "packages": _packages,
-    "labels": _labels,
+    "labels": _pairs('labels={"team": "safety"}'),
+    "node_selector": _pairs('node_selector={"node.kubernetes.io/instance-type": "g5.xlarge"}'),
+    "tolerations": _tolerations,
+    "secrets": _secrets,
+    "queue": _queue,
+    "shm": _quantity("shm"),
+    "ephemeral_storage": _quantity("ephemeral_storage"),
+    "image": _image,
 }
 NAMES = tuple(_READERS)

@@ -7,7 +7,7 @@ Decorating only notes what was asked, nothing is checked or imported: this modul
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from ..errors import Finding
 
 if TYPE_CHECKING:
+    from .cluster import Secret, Toleration
     from .interface import Interface
     from .options import Options
     from .where import Site
@@ -110,14 +111,23 @@ def step(
     cache: bool = True,
     packages: list[str] | tuple[str, ...] = (),
     labels: Mapping[str, str] | None = None,
+    node_selector: Mapping[str, str] | None = None,
+    tolerations: Sequence[Toleration] = (),
+    secrets: Sequence[Secret] = (),
+    queue: str | None = None,
+    shm: str | None = None,
+    ephemeral_storage: str | None = None,
+    image: str | None = None,
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 def step(function: Any = None, /, **asked: Any) -> Any:
     """Make a function a step: `@rml.step` or `@rml.step(cpu=2, memory="4Gi", …)`.
 
-    cpu: cores (2, 0.5, "500m"). memory: "4Gi". gpu: count, or "amd.com/gpu:1". priority: a priority class's name.
-    spot: may run on interruptible machines. retries: further attempts, with back-off. timeout: "90s", "1h30m".
-    cache: reuse outputs of the same code, lock and inputs. packages: pins that differ from this kernel's.
-    labels: put on the pod. A mistake in these is reported when a pipeline with the step is built.
+    cpu: cores (2, 0.5, "500m"). memory: "4Gi". gpu: count, or "amd.com/gpu:1". shm: size of /dev/shm. ephemeral_storage:
+    room for temporary files. spot: may run on interruptible machines. node_selector, tolerations: where else it may run.
+    queue, priority: Kueue's LocalQueue and priority class. secrets: rml.secret(…), by reference. retries: further
+    attempts, with back-off. timeout: "90s", "1h30m". cache: reuse outputs of the same code, lock and inputs. packages:
+    pins that differ from this kernel's. image: another one than RML_STEP_IMAGE. labels: put on the pod. A mistake in
+    these is reported when a pipeline with the step is built.
     """
     if function is not None:
         return _make(function, {}, None)
