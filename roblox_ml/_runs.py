@@ -13,13 +13,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._artifacts import Artifact, load_artifact
 from ._backends.local.names import base_name
 from ._backends.local.record import EventReader, RunFolder, runs_folder
 from ._backends.local.state import RunState, TaskState
 from .errors import RunError, RunFailed, RunNotFound
+
+if TYPE_CHECKING:
+    from ._cards.saved import Cards
 
 __all__ = ["Run", "RunList", "Task", "get_run", "runs"]
 
@@ -112,6 +115,13 @@ class Run:
     def outputs(self) -> Outputs:
         """What the steps returned: `run.outputs["train"]` is a value, an artifact, or a mapping of several outputs."""
         return Outputs(self._reader.poll())
+
+    @property
+    def cards(self) -> Cards:
+        """What the steps showed with `rml.card`, by step; of a cached step, what it showed when it ran."""
+        from ._cards.saved import Cards
+
+        return Cards(list(self._reader.poll().tasks), self._card)
 
     def logs(self, task: str, follow: bool = False) -> str:
         """What a step printed. `follow=True` prints it as it comes until the step ends, and returns it all."""
@@ -233,6 +243,16 @@ class Run:
                 except (RunNotFound, OSError):
                     return ""
             return ""
+
+    def _card(self, task: str) -> Path | None:
+        from ._cards.collect import FILE
+
+        folder, name = self._folder, task
+        if source := self._reader.poll().tasks[task].source:
+            run, _, name = source.partition("/")
+            folder = RunFolder(runs_folder() / run)
+        path = folder.task(name) / FILE
+        return path if path.is_file() else None
 
     def _last_lines(self, task: str, count: int) -> list[str]:
         try:

@@ -41,16 +41,23 @@ def run(arguments: Arguments, folder: Path | None) -> int:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(line_buffering=True)  # a log that arrives after the crash explains nothing
+    ended: BaseException | None = None
     try:
-        call(json.loads(arguments.executor_input), arguments.entry, arguments.code, arguments.lock)
+        executor_input = json.loads(arguments.executor_input)
+        _begin(executor_input, arguments)
+        call(executor_input, arguments.entry, arguments.code, arguments.lock)
     except SystemExit as stop:
+        ended = stop
         return _exit_code(stop)
     except BaseException as error:
         from . import tracebacks
 
+        ended = error
         sys.stdout.flush()
         print(tracebacks.render(error, folder), file=sys.stderr, flush=True)
         return 1
+    finally:
+        _finish(ended)
     return 0
 
 
@@ -138,6 +145,28 @@ def local_path(uri: str) -> str:
         if uri.startswith(scheme):
             return mount + uri[len(scheme) :]
     return uri
+
+
+def _begin(executor_input: Mapping[str, Any], arguments: Arguments) -> None:
+    """Where the step keeps what it reports and shows: beside its executor output, also in processes it starts."""
+    output = (executor_input.get("outputs") or {}).get("outputFile")
+    if output:
+        os.environ["RML_TASK_FOLDER"] = str(Path(output).parent)
+    if os.environ.get("RML_MLFLOW_URL"):
+        from . import tracking
+
+        tracking.begin(arguments.lock)
+
+
+def _finish(error: BaseException | None) -> None:
+    """Cards and tracking hear how the step ended, if it used them; neither may change how."""
+    for name in ("roblox_ml._cards.collect", "roblox_ml._runtime.tracking"):
+        used = sys.modules.get(name)
+        if used is not None:
+            try:
+                used.finish(error)
+            except Exception as problem:
+                print(f"roblox_ml: {name} could not finish: {problem}", file=sys.stderr, flush=True)
 
 
 def _input_artifact(artifact: Mapping[str, Any], name: str) -> Artifact:
