@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from ...errors import RunError
+from . import secrets
 
 __all__ = ["Component", "Container", "Iteration", "ParameterDef", "PipelineSpec", "Retry", "TaskSpec", "load"]
 
@@ -48,7 +49,7 @@ class Iteration:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A process to start. `memory` in bytes, `timeout` in seconds; 0 = not said."""
+    """A process to start. `memory` in bytes, `timeout` in seconds; 0 = not said. `secrets` are references, never values."""
 
     image: str
     command: tuple[str, ...]
@@ -57,6 +58,7 @@ class Container:
     memory: int = 0
     gpus: int = 0
     timeout: float = 0.0
+    secrets: secrets.SecretRefs = field(default_factory=secrets.SecretRefs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,12 @@ def load(ir: bytes) -> PipelineSpec:
     )
     limits = (platform.get("kubernetes", {}).get("deploymentSpec") or {}).get("executors") or {}
     executors = (spec.get("deploymentSpec") or {}).get("executors") or {}
-    containers = {name: _container(name, said, limits.get(name) or {}) for name, said in executors.items()}
+    asked = secrets.references(limits)
+    others = secrets.hidden_from_others(asked)
+    containers = {
+        name: _container(name, said, limits.get(name) or {}, asked.get(name, others))
+        for name, said in executors.items()
+    }
     components = {name: _component(name, said, containers) for name, said in (spec.get("components") or {}).items()}
     return PipelineSpec(spec["pipelineInfo"]["name"], _component("root", spec["root"], containers), components)
 
@@ -205,7 +212,7 @@ def _retry(said: Mapping[str, Any]) -> Retry:
     )
 
 
-def _container(name: str, said: Mapping[str, Any], limits: Mapping[str, Any]) -> Container:
+def _container(name: str, said: Mapping[str, Any], limits: Mapping[str, Any], refs: secrets.SecretRefs) -> Container:
     spec = said.get("container")
     if spec is None:
         kinds = ", ".join(said) or "nothing"
@@ -216,11 +223,19 @@ def _container(name: str, said: Mapping[str, Any], limits: Mapping[str, Any]) ->
         image=spec.get("image") or "",
         command=tuple(spec.get("command") or ()),
         args=tuple(spec.get("args") or ()),
-        env={entry["name"]: str(entry.get("value", "")) for entry in spec.get("env") or []},
+        env=_environment(spec, limits),
         memory=_memory(resources),
         gpus=int(accelerator.get("count") or accelerator.get("resourceCount") or 0),
         timeout=float(limits.get("activeDeadlineSeconds") or 0),
+        secrets=refs,
     )
+
+
+def _environment(spec: Mapping[str, Any], limits: Mapping[str, Any]) -> dict[str, str]:
+    """The container's variables, but for those that point into a volume of its pod: here that folder does not exist."""
+    volumes = tuple(str(volume.get("mountPath")) for volume in limits.get("emptyDirMounts") or [])
+    said = {entry["name"]: str(entry.get("value", "")) for entry in spec.get("env") or []}
+    return {name: value for name, value in said.items() if value not in volumes}
 
 
 def _memory(resources: Mapping[str, Any]) -> int:

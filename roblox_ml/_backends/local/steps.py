@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import process
+from ...errors import RunError
+from . import process, secrets
 from .cache import Cache, intact, step_key, tree_digest, tree_stamp
 from .flow import Outcome, Values, coerce
 from .placeholders import resolve
@@ -117,9 +118,15 @@ class StepRunner:
     ) -> tuple[Values | None, _Ended]:
         if changed := await self._in_thread(self._changed_inputs, inputs):
             return None, _Ended(1, f"not started: another step wrote into its input {changed}", final=True)
+        try:
+            secret = secrets.resolve(container.secrets)
+        except RunError as error:
+            return None, _Ended(1, f"not started: {error}", final=True)
         executor_input = self._prepare(name, component, inputs)
         command = self._command(name, container, executor_input)
         environment = process.step_environment({**self.environment, **container.env, "RML_TASK": name})
+        # What another step's secret is called is no variable of this one, whoever set it.
+        environment = {k: v for k, v in environment.items() if k not in container.secrets.hidden} | secret
         if "--code" in container.args[:-1]:
             lines = self.folder.lines(container.args[container.args.index("--code") + 1])
             if lines.is_file():
