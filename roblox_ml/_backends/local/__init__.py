@@ -63,10 +63,13 @@ class LocalExecutor:
         wait: bool = True,
         cache: bool = True,
         progress: bool = True,
+        run_id: str | None = None,
+        sweep: str | None = None,
     ) -> Run:
         """Start a run; with `wait` until it is over (raises RunFailed), else return while it goes on.
 
-        `cache=False` runs every step anew; `progress=False` shows nothing.
+        `cache=False` runs every step anew; `progress=False` shows nothing. A `run_id` chosen beforehand makes a second
+        start of the same run impossible (RunError); `sweep` is the sweep that the run is a trial of.
         """
         from ..._runs import Run
 
@@ -84,11 +87,12 @@ class LocalExecutor:
             "provenance": {k: v for k, v in provenance.items() if k != "lines"},
             "schedule": built.schedule,
             "notify": built.notify,
+            **({"sweep": sweep} if sweep else {}),
         }
         # Where each shipped line came from, by bundle: a step's traceback names the user's cells with it.
         lines = provenance.get("lines") or {}
         ensure_control_plane(spec)
-        folder = RunFolder.create(_new_id(built.name), about, built.ir, lines)
+        folder = RunFolder.create(run_id or _new_id(built.name), about, built.ir, lines)
         lock = folder.lock()
         assert lock is not None, "nobody else knows this run"
         Execution(folder, spec, lock, use_cache=cache).start()

@@ -50,6 +50,7 @@ class Execution(threading.Thread):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._steps: StepRunner | None = None
         self._wanted = True
+        self._reason = "cancelled"
 
     def start(self) -> None:
         RUNNING[self.folder.id] = self
@@ -65,9 +66,10 @@ class Execution(threading.Thread):
             os.close(self._lock)
             self.over.set()
 
-    def cancel(self) -> None:
+    def cancel(self, reason: str = "cancelled") -> None:
         """Stop starting steps and end those that run. Returns at once; from any thread."""
         self._wanted = False
+        self._reason = reason
         loop, steps = self._loop, self._steps
         if loop is not None and steps is not None and not loop.is_closed():
             loop.call_soon_threadsafe(steps.cancelled.set)
@@ -112,7 +114,7 @@ class Execution(threading.Thread):
             await asyncio.wait(others, timeout=steps.grace * 2 + 1)
             return Outcome("FAILED"), f"{type(error).__name__}: {error}"
         if steps.cancelled.is_set():
-            return Outcome("CANCELLED"), "cancelled"
+            return Outcome("CANCELLED"), self._reason
         failed = [name for name, task in log.state.tasks.items() if task.state == "FAILED"]
         return outcome, f"{', '.join(failed)} failed" if failed else ""
 
@@ -134,6 +136,7 @@ class Execution(threading.Thread):
             "RML_STORE": store_url(),
             "RML_RUN_ID": self.folder.id,
             "RML_PIPELINE": str(about.get("pipeline") or ""),
+            "RML_REPORTS": "file",  # rml.report: somebody may read along here
         }
         if url := control_plane_url():
             environment["RML_CONTROL_URL"] = url

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,7 +45,7 @@ class RunFolder:
     ) -> RunFolder:
         """Make the folder; it appears with everything in it that every reader may rely on."""
         folder = runs_folder() / run_id
-        fresh = folder.with_name(f".{run_id}.new")
+        fresh = folder.with_name(f".{run_id}.{os.urandom(3).hex()}.new")  # a killed predecessor may have left one
         (fresh / "logs").mkdir(parents=True)
         (fresh / "ir.yaml").write_bytes(ir)
         (fresh / "events.jsonl").touch()
@@ -53,7 +54,13 @@ class RunFolder:
             (fresh / "lines" / f"{code}.json").write_text(json.dumps(known), "utf-8")
         text = json.dumps({"schema": SCHEMA, "id": run_id, **about}, indent=1, sort_keys=True, default=_plain)
         (fresh / "run.json").write_text(text, "utf-8")
-        fresh.rename(folder)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            shutil.rmtree(fresh, ignore_errors=True)
+            if not folder.exists():
+                raise
+            raise RunError(f"there is a run {run_id!r} already", fix=f"look at it: rml.get_run({run_id!r})") from None
         return cls(folder)
 
     @classmethod
