@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 
 __all__ = [
     "Conflict",
+    "Forbidden",
     "IntegrityError",
     "Invalid",
     "NotFound",
     "PackageError",
     "RmlError",
+    "Throttled",
     "TooLarge",
     "Unauthorized",
     "Unavailable",
@@ -70,6 +72,20 @@ class Unauthorized(RmlError):
     status = 401
 
 
+class Forbidden(RmlError):
+    """It is known who asks, and they may not do this; `details` says what would be needed."""
+
+    code = "forbidden"
+    status = 403
+
+
+class Throttled(RmlError):
+    """Too many attempts; `details` has `retry_after_s`."""
+
+    code = "throttled"
+    status = 429
+
+
 class NotFound(RmlError):
     """The named thing does not exist."""
 
@@ -105,10 +121,14 @@ class Unavailable(RmlError):
     status = 503
 
 
-_ALL = (Invalid, PackageError, Unauthorized, NotFound, Conflict, TooLarge, IntegrityError, Unavailable, RmlError)
+_ALL = (
+    Invalid, PackageError, Unauthorized, Forbidden, NotFound, Conflict, TooLarge, IntegrityError, Throttled, Unavailable,
+    RmlError,
+)  # fmt: skip
 _CLASSES: dict[str, type[RmlError]] = {cls.code: cls for cls in _ALL}
 _BY_STATUS: dict[int, type[RmlError]] = {
-    400: Invalid, 401: Unauthorized, 404: NotFound, 409: Conflict, 413: TooLarge, 422: Invalid, 503: Unavailable,
+    400: Invalid, 401: Unauthorized, 403: Forbidden, 404: NotFound, 409: Conflict, 413: TooLarge, 422: Invalid,
+    429: Throttled, 503: Unavailable,
 }  # fmt: skip
 
 

@@ -53,6 +53,8 @@ models = Table(
     # The number the next version gets. Never lowered, so that a deleted version's number is not given out again.
     Column("next_version", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
+    # The team that owns it; without one only who has a role for the model itself or everywhere may use it.
+    Column("team", _NAME),
 )
 
 versions = Table(
@@ -184,6 +186,9 @@ audit = Table(
     Column("action", String(64), nullable=False),
     Column("subject", Text, nullable=False),
     Column("detail", JSON, nullable=False),
+    # Who was proved to act ("actor" is who says to act, where the home's own token allows that).
+    Column("principal", Text, nullable=False, server_default="local"),
+    Column("outcome", String(8), nullable=False, server_default="done"),
 )
 
 # Models whose MLflow projection is out of date; written in the transaction of the change itself, so none is forgotten.
