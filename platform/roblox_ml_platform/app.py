@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from roblox_ml_core.errors import NotFound, RmlError, from_json
+from roblox_ml_core.errors import Forbidden, NotFound, RmlError, from_json
 from roblox_ml_core.names import check_name
-from roblox_ml_core.settings import ControlPlaneSettings, HomeSettings, MlflowSettings
+from roblox_ml_core.settings import ControlPlaneSettings, HomeSettings, IdentitySettings, MlflowSettings
 from roblox_ml_core.storage import BlobStore
 from starlette.exceptions import HTTPException
 
@@ -23,6 +23,9 @@ from .context import Context
 from .database import Database
 from .guard import Guard
 from .identity import routes as identity_routes
+from .identity.authenticate import Authenticator
+from .identity.policy import enforce
+from .identity.refusals import Refusals
 from .measures import make_registry
 from .notifying import routes as notifying_routes
 from .notifying.service import Notifier
@@ -50,7 +53,7 @@ class ErrorBody(BaseModel):
 
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 401, 404, 405, 409, 413, 422, 500, 503)
+    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 405, 409, 413, 422, 429, 500, 503)
 }
 
 
@@ -58,16 +61,19 @@ def create_app(
     settings: ControlPlaneSettings | None = None,
     home: HomeSettings | None = None,
     mlflow: MlflowSettings | None = None,
+    identity: IdentitySettings | None = None,
 ) -> FastAPI:
     """Build the application; the database is migrated and the token made when they are not there yet."""
     settings, home, mlflow = settings or ControlPlaneSettings(), home or HomeSettings(), mlflow or MlflowSettings()
+    identity = identity or IdentitySettings()
     changes = Changes()
     database = Database(settings.resolve_database_url(home), on_commit=changes.ring)
     database.migrate()
     blobs = BlobStore(home.store_url, token=None)
     projector = Projector(database, mlflow.base_url, check_s=settings.mlflow_check_s) if mlflow.enabled else None
     registry = make_registry(database)
-    context = Context(settings, database, blobs, changes, registry)
+    context = Context(settings, database, blobs, changes, registry, identity=identity)
+    refusals = Refusals(database, registry)
     services = (Notifier(context), Scheduler(context))
 
     @asynccontextmanager
@@ -90,10 +96,12 @@ def create_app(
         summary="Versions, aliases and endpoints of models; what doors and agents must know.",
         lifespan=lifespan,
         responses=_ERRORS,
+        dependencies=[Depends(enforce)],
         docs_url="/docs",
         redoc_url=None,
     )
     app.state.context = context
+    app.state.refusals = refusals
     app.state.projector = projector
     for module in (store, models, endpoints, upkeep, identity_routes, scheduling_routes, notifying_routes):
         app.include_router(module.router)
@@ -103,7 +111,8 @@ def create_app(
     app.add_exception_handler(Exception, _on_bug)
     app.add_middleware(
         Guard,
-        token=home.ensure_token(),
+        authenticator=Authenticator(home.ensure_token(), database, identity),
+        refusals=refusals,
         max_body=settings.max_body_bytes,
         max_blob=settings.max_blob_bytes,
         registry=registry,
@@ -111,8 +120,11 @@ def create_app(
     return app
 
 
-async def _on_rml_error(_request: Request, error: Exception) -> JSONResponse:
+async def _on_rml_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RmlError)
+    if isinstance(error, Forbidden):
+        principal, record = request.scope.get("rml.principal"), request.app.state.refusals.record
+        await asyncio.to_thread(record, error, request.method, request.url.path, principal=principal)
     return JSONResponse(error.to_json(), error.status)
 
 

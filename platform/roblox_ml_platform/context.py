@@ -7,14 +7,15 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
-from roblox_ml_core.settings import ControlPlaneSettings
+from roblox_ml_core.auth.principal import Principal
+from roblox_ml_core.settings import ControlPlaneSettings, IdentitySettings
 from roblox_ml_core.storage import BlobStore
 
 from .changes import Changes
 from .database import Database, now
 from .guard import actor_of
 
-__all__ = ["Actor", "Context", "Plane"]
+__all__ = ["Actor", "Context", "Plane", "Who"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Context:
     metrics: CollectorRegistry
     # Before this moment nobody here could hear a server's report.
     listening_since: float = field(default_factory=lambda: now())
+    identity: IdentitySettings = field(default_factory=IdentitySettings)
 
 
 def _context(request: Request) -> Context:
@@ -33,9 +35,16 @@ def _context(request: Request) -> Context:
     return context
 
 
+def _principal(request: Request) -> Principal:
+    found: Principal = request.scope["rml.principal"]
+    return found
+
+
 def _actor(request: Request) -> str:
-    return actor_of(request.headers)
+    return actor_of(request.headers, _principal(request))
 
 
 Plane = Annotated[Context, Depends(_context)]
+# Who is proved to ask: what permissions are decided on. `Actor` is the name that histories get.
+Who = Annotated[Principal, Depends(_principal)]
 Actor = Annotated[str, Depends(_actor)]

@@ -6,16 +6,22 @@ are written here.
 
 from __future__ import annotations
 
+import asyncio
 import json
-import secrets
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from roblox_ml_core.errors import RmlError, TooLarge, Unauthorized
+from roblox_ml_core.auth.principal import LOCAL, Principal
+from roblox_ml_core.errors import RmlError, Throttled, TooLarge, Unauthorized
 from roblox_ml_core.telemetry import LATENCY_BUCKETS
+
+from .identity.authenticate import Authenticator
+from .identity.current import CURRENT
+from .identity.refusals import Refusals
 
 __all__ = ["Guard", "actor_of"]
 
@@ -24,16 +30,25 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
+_OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/v1/auth"})
+_IN_QUERY = re.compile(rb"(?:^|&)(?:access_token|id_token|token|bearer)=|rml_[0-9A-Za-z]{12}_[0-9A-Za-z]{20}")
 _STORE = "/v1/store/"
 
 
 class Guard:
-    """Token check in constant time, body limits (also for bodies without a length), request metrics by route."""
+    """Who asks is proved, or the request ends here; body limits (also for bodies without a length); metrics by route."""
 
-    def __init__(self, app: App, token: str, max_body: int, max_blob: int, registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        app: App,
+        authenticator: Authenticator,
+        refusals: Refusals,
+        max_body: int,
+        max_blob: int,
+        registry: CollectorRegistry,
+    ) -> None:
         self._app = app
-        self._expected = f"Bearer {token}".encode()
+        self._authenticator, self._refusals = authenticator, refusals
         self._max_body, self._max_blob = max_body, max_blob
         labels = ["method", "route", "status"]
         self._count = Counter("rml_control_requests_total", "Requests answered", labels, registry=registry)
@@ -48,6 +63,7 @@ class Guard:
             return
         started, status = time.perf_counter(), 500
         meter = _Meter(receive)
+        current = None
 
         async def counted(message: MutableMapping[str, Any]) -> None:
             nonlocal status
@@ -58,11 +74,9 @@ class Guard:
             await send(message)
 
         try:
-            if scope["path"] not in _OPEN and not self._knows(scope):
-                raise Unauthorized(
-                    "this needs the control plane's token",
-                    hint="send 'Authorization: Bearer <token>'; the token is in RML_TOKEN or $RML_HOME/token",
-                )
+            if scope["path"] not in _OPEN:
+                scope["rml.principal"] = principal = await self._prove(scope)
+                current = CURRENT.set(principal)
             limit = self._max_blob if scope["path"].startswith(_STORE) else self._max_body
             meter.limit(scope, limit)
             await self._app(scope, meter, counted)
@@ -71,13 +85,50 @@ class Guard:
             status = error.status
             await _answer(error, send)
         finally:
+            if current is not None:
+                CURRENT.reset(current)
             route = getattr(scope.get("route"), "path", "unknown")
             self._count.labels(scope["method"], route, str(status)).inc()
             self._time.labels(scope["method"], route).observe(time.perf_counter() - started)
 
-    def _knows(self, scope: Scope) -> bool:
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        return secrets.compare_digest(given, self._expected)
+    async def _prove(self, scope: Scope) -> Principal:
+        """The principal of a request; what does not prove one is refused, and kept in the audit trail."""
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        query = scope.get("query_string", b"")
+        if not given and not _carries_token(query):
+            raise Unauthorized(
+                "this needs a token",
+                hint="rml login; or send 'Authorization: Bearer <token>', from RML_TOKEN or $RML_HOME/token",
+            )
+        try:
+            if _carries_token(query):
+                raise Unauthorized(
+                    "a token was sent in the address, where logs and proxies keep it",
+                    hint="send it as 'Authorization: Bearer <token>', and revoke this one: rml tokens revoke",
+                )
+            scheme, _, token = given[0].partition(b" ")
+            if len(given) > 1 or scheme != b"Bearer" or not token:
+                raise Unauthorized("the authorization header cannot be read", hint="send 'Bearer <token>', once")
+            principal = self._authenticator.local(token)
+            if principal is None:
+                principal = await asyncio.to_thread(self._authenticator.prove, token, _address(scope))
+            return principal
+        except (Unauthorized, Throttled) as error:
+            await asyncio.to_thread(
+                self._refusals.record, error, scope["method"], scope["path"], principal=None, address=_address(scope)
+            )
+            raise
+
+
+def _carries_token(query: bytes) -> bool:
+    """Whether somebody put a credential into the address."""
+    return bool(query) and _IN_QUERY.search(query) is not None
+
+
+def _address(scope: Scope) -> str:
+    """Where the connection comes from. Not what a header says of it: that is the sender's to choose."""
+    client = scope.get("client")
+    return str(client[0]) if client else "unknown"
 
 
 class _Meter:
@@ -111,8 +162,10 @@ class _Meter:
             )
 
 
-def actor_of(headers: Any) -> str:
-    """Who says to be asking (`x-rml-actor`); a claim, not a proof, since all share one token."""
+def actor_of(headers: Any, principal: Principal = LOCAL) -> str:
+    """Who the histories name: the proved principal. Who holds the home's token may say whom they act for (`x-rml-actor`)."""
+    if not principal.is_local:
+        return principal.id
     claimed = unquote(headers.get("x-rml-actor", ""))[:200]
     return claimed if claimed and claimed.isprintable() else "unknown"
 
@@ -120,5 +173,9 @@ def actor_of(headers: Any) -> str:
 async def _answer(error: RmlError, send: Send) -> None:
     body = json.dumps(error.to_json()).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(error, Throttled):
+        headers.append((b"retry-after", str(error.details.get("retry_after_s", 60)).encode()))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, insert, select
 
 from . import tables as t
 from .database import now
+from .identity.current import CURRENT
 
 __all__ = ["audit", "dirty", "iso", "read_audit"]
 
@@ -16,6 +17,7 @@ __all__ = ["audit", "dirty", "iso", "read_audit"]
 def audit(connection: Connection, actor: str, action: str, subject: str, **detail: Any) -> None:
     """Write who did what to which thing, in the transaction that does it."""
     row = {"at": now(), "actor": actor, "action": action, "subject": subject, "detail": detail}
+    row["principal"] = CURRENT.get().id
     connection.execute(insert(t.audit).values(row))
 
 
