@@ -8,6 +8,7 @@ nothing installed but Python, never pays for the parts it does not touch.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,10 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
+
+
+if "IPython" in sys.modules:  # capture must know which cells ran, and how far
+    import_module("._history", __name__).watch()
 
 
 if TYPE_CHECKING:
