@@ -1,8 +1,10 @@
 """Blob store: bytes named by their sha256, written once, verified on every read.
 
 Bundles, locks, datasets and packages all live here, so that one store (a folder, or the control plane's HTTP view of
-it) is everything a step needs. Standard library only: this file travels to steps. The layout is
-`<store>/sha256/<first two hex>/<digest>`; `RML_STORE` says where (`file://…`, a plain folder, or `http(s)://…`).
+it, or a bucket) is everything a step needs. Standard library only: this file travels to steps. The layout is
+`<store>/sha256/<first two hex>/<digest>`; `RML_STORE` says where: a folder or `file://…`, the control plane's
+`http(s)://…`, or `s3://bucket/prefix` (keys and endpoint as AWS's tools read them, see `_s3.py`). What is reached over
+a network is in `_store_remote.py`, loaded when it is used: its imports are most of the start of a small step.
 """
 
 from __future__ import annotations
@@ -12,19 +14,28 @@ import os
 import re
 import shutil
 import tempfile
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-__all__ = ["BlobCorrupt", "BlobMissing", "Store", "StoreError", "digest_of", "digest_of_file", "home", "open_store"]
+if TYPE_CHECKING:
+    from ._store_remote import Remote
+
+__all__ = [
+    "BlobCorrupt",
+    "BlobMissing",
+    "Store",
+    "StoreError",
+    "blob_key",
+    "digest_of",
+    "digest_of_file",
+    "home",
+    "open_store",
+]
 
 _CHUNK = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_HTTP_SECONDS = 60.0
 
 
 class StoreError(OSError):
@@ -62,36 +73,45 @@ def open_store(url: str | None = None) -> Store:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """One blob store. `url` is `file://…`, a folder's path, or `http(s)://…`."""
+    """One blob store. `url` is `file://…`, a folder's path, `http(s)://…`, or `s3://bucket/prefix`."""
 
     url: str
 
     @property
     def folder(self) -> Path | None:
-        """The local folder behind this store; None when it is reached over HTTP."""
-        parts = urllib.parse.urlsplit(self.url)
-        if parts.scheme in ("http", "https"):
+        """The local folder behind this store; None when it is reached over a network."""
+        scheme, colon, rest = self.url.partition("://")
+        if colon and scheme in ("http", "https", "s3"):
             return None
-        if parts.scheme == "file":
-            return Path(urllib.request.url2pathname(parts.path))
+        if colon and scheme == "file":
+            from urllib.parse import unquote
+
+            return Path(unquote("/" + rest.partition("/")[2]))
         return Path(self.url)
+
+    @property
+    def written_directly(self) -> bool:
+        """Whether this process may write to where the blobs lie (not so for the control plane's view of a store)."""
+        return not self.url.startswith(("http://", "https://"))
+
+    @property
+    def _remote(self) -> Remote:
+        from ._store_remote import remote
+
+        return remote(self.url)
 
     def path_of(self, digest: str) -> Path:
         """Where a local store keeps this blob (whether or not it is there). Only for stores on disk."""
         folder = self.folder
         if folder is None:
-            raise StoreError(f"{self.url} is reached over HTTP: its blobs have no path; use get() or copy_to()")
-        return folder / "sha256" / _checked(digest)[:2] / digest
+            raise StoreError(f"{self.url} is no folder: its blobs have no path; use get() or copy_to()")
+        return folder / blob_key(digest)
 
     def has(self, digest: str) -> bool:
         """Whether the blob exists (not whether its bytes are intact: `verify` does that)."""
         if self.folder is not None:
             return self.path_of(digest).is_file()
-        try:
-            with _http(self._blob_url(digest), method="HEAD"):
-                return True
-        except BlobMissing:
-            return False
+        return self._remote.has(digest)
 
     def get(self, digest: str) -> bytes:
         """The blob's bytes, verified."""
@@ -130,9 +150,7 @@ class Store:
         """Store bytes; return their digest. Storing the same bytes again costs one look."""
         digest = digest_of(data)
         if self.folder is None:
-            if not self.has(digest):
-                with _http(self._blob_url(digest), method="PUT", data=data):
-                    pass
+            self._remote.put(digest, data)
             return digest
         target = self.path_of(digest)
         # The size tells a blob cut short by a full disk from a whole one, without reading it.
@@ -150,10 +168,11 @@ class Store:
     def put_file(self, path: Path) -> str:
         """Store a file's bytes; return their digest. Hashed while copied: a change meanwhile does no harm."""
         folder = self.folder
-        if folder is None:
-            return self.put(path.read_bytes())
         # A file already stored is only read, not copied.
         digest = digest_of_file(path)
+        if folder is None:
+            self._remote.put_file(digest, path)
+            return digest
         if _holds(self.path_of(digest), path.stat().st_size):
             return digest
         temporary = _temporary(folder / "sha256" / "incoming")
@@ -173,7 +192,9 @@ class Store:
         return digest
 
     def delete(self, digest: str) -> int:
-        """Remove a blob from a local store; the bytes freed (0 when it was not there)."""
+        """Remove a blob; the bytes freed (0 when it was not there). Not through the control plane: it collects itself."""
+        if self.folder is None:
+            return self._remote.delete(digest)
         path = self.path_of(digest)
         try:
             size = path.stat().st_size
@@ -183,20 +204,18 @@ class Store:
         return size
 
     def digests(self) -> Iterator[tuple[str, int]]:
-        """Every blob of a local store with its size, in order."""
+        """Every blob with its size, in order. Not through the control plane."""
         folder = self.folder
         if folder is None:
-            raise StoreError(f"{self.url} is reached over HTTP and cannot be listed")
+            yield from self._remote.digests()
+            return
         for path in sorted((folder / "sha256").glob("??/*")):
             if _DIGEST.fullmatch(path.name):
                 yield path.name, path.stat().st_size
 
-    def _blob_url(self, digest: str) -> str:
-        return f"{self.url.rstrip('/')}/sha256/{_checked(digest)[:2]}/{digest}"
-
     def _open(self, digest: str) -> BinaryIO:
         if self.folder is None:
-            return _http(self._blob_url(digest))
+            return self._remote.open(digest)
         try:
             return self.path_of(digest).open("rb")
         except FileNotFoundError:
@@ -204,14 +223,15 @@ class Store:
             raise BlobMissing(f"the store {self.url} has no blob {digest}: {hint}") from None
 
     def _corrupt(self, digest: str) -> str:
-        return f"blob {digest} in {self.url} is damaged (other sha256): delete that file and store it again"
+        return f"blob {digest} in {self.url} is damaged (other sha256): delete it there and store it again"
 
 
-def _checked(digest: str) -> str:
+def blob_key(digest: str) -> str:
+    """Where a blob lies below its store's root, in every kind of store."""
     # The digest becomes a path: nothing but hex may pass.
     if not _DIGEST.fullmatch(digest):
         raise StoreError(f"{digest!r} is no digest: 64 lowercase hex digits are expected")
-    return digest
+    return f"sha256/{digest[:2]}/{digest}"
 
 
 def _holds(blob: Path, size: int) -> bool:
@@ -243,29 +263,3 @@ def _hard_link(source: Path, target: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _http(url: str, *, method: str = "GET", data: bytes | None = None) -> BinaryIO:
-    request = urllib.request.Request(url, data=data, method=method)  # noqa: S310 - the scheme was checked by the caller
-    token = _token()
-    if token:
-        request.add_header("Authorization", f"Bearer {token}")
-    try:
-        answer: BinaryIO = urllib.request.urlopen(request, timeout=_HTTP_SECONDS)  # noqa: S310
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            raise BlobMissing(f"the store has no blob at {url}") from None
-        hint = " (set RML_TOKEN)" if error.code in (401, 403) else ""
-        raise StoreError(f"{method} {url}: HTTP {error.code} {error.reason}{hint}") from None
-    except OSError as error:
-        raise StoreError(f"{method} {url}: {error}. Is the store running, and RML_STORE right?") from None
-    return answer
-
-
-def _token() -> str | None:
-    if os.environ.get("RML_TOKEN"):
-        return os.environ["RML_TOKEN"]
-    try:
-        return (home() / "token").read_text().strip() or None
-    except OSError:
-        return None

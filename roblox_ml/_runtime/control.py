@@ -43,8 +43,8 @@ class ControlPlane:
         """Give the control plane's store the blobs it lacks: {digest: file}."""
         store = open_store()
         for digest, path in files.items():
-            # A local stack shares one folder: then storing the file is all there is to do.
-            if store.folder is not None:
+            # The stack shares one folder or bucket: then storing the file there is all there is to do.
+            if store.written_directly:
                 store.put_file(path)
             blob = f"/v1/store/sha256/{digest[:2]}/{digest}"
             if not self._has(blob):

@@ -35,7 +35,10 @@ MAY_IMPORT = {
 }
 NETWORK = {"socket", "urllib", "http", "httpx", "requests", "aiohttp", "ssl", "ftplib", "smtplib"}
 # What a step may meet: these run from the SDK zip in an environment with nothing installed.
-IN_STEP = ("_runtime", "_graph", "_capture", "_artifacts.py", "errors.py", "_store.py", "notify.py", "__init__.py")
+IN_STEP = (
+    "_runtime", "_graph", "_capture", "_artifacts.py", "errors.py", "_store.py", "_store_remote.py", "_s3.py", "_s3_errors.py",
+    "notify.py", "__init__.py",
+)  # fmt: skip
 HEAVY = {"kfp", "kubernetes", "torch", "transformers", "mlflow", "pandas", "numpy", "yaml", "rich", "pydantic", "httpx", "typer", "fsspec",
          "IPython", "google", "grpc", "roblox_ml_core"}  # fmt: skip
 
