@@ -1,7 +1,8 @@
 """Content-addressed blobs over any fsspec URL: ``<store>/sha256/<first two hex>/<digest>`` holds the bytes of that digest.
 
 A local folder is written through a temporary name and `os.replace`, so a reader never sees half a blob; any other file
-system goes through fsspec the same way. An http(s) URL is the view of the store that the control plane serves: read with
+system goes through fsspec the same way, but for a bucket (``s3:``, by s3fs), where an object appears whole by itself.
+Endpoint, region and keys of a bucket come from AWS_* as in a step (`roblox_ml._s3`). An http(s) URL is the view of the store that the control plane serves: read with
 GET, written with PUT. Every read verifies, so a tampered byte is an `IntegrityError` and never an answer.
 """
 
@@ -24,6 +25,7 @@ from .errors import IntegrityError, Invalid, NotFound, Unauthorized, Unavailable
 __all__ = ["BlobStore", "blob_key"]
 
 _CHUNK = 1 << 20
+_YOUNG = 3600.0
 
 
 def blob_key(digest: str) -> str:
@@ -44,6 +46,7 @@ class BlobStore:
         self._token = token
         self._local: Path | None = None
         self._http = parts.scheme in ("http", "https")
+        self._s3 = parts.scheme == "s3"
         if parts.scheme in ("", "file"):
             self._local = Path(unquote(parts.path) if parts.scheme else url)
 
@@ -73,7 +76,7 @@ class BlobStore:
             answer = self._request("HEAD", key)
             return None if answer.status_code == 404 else int(answer.headers.get("content-length", 0))
         try:
-            return int(self._fs().info(self._remote(key))["size"])
+            return int(self._info(key)["size"])
         except FileNotFoundError:
             return None
 
@@ -116,7 +119,8 @@ class BlobStore:
             if self._local is not None:
                 stream: Any = (self._local / key).open("rb")
             else:
-                stream = self._fs().open(self._remote(key), "rb")
+                with self._told():
+                    stream = self._fs().open(self._remote(key), "rb")
         except FileNotFoundError:
             raise self._missing(digest) from None
         with stream:
@@ -152,7 +156,10 @@ class BlobStore:
             if self._local is not None:
                 (self._local / key).unlink()
             else:
-                self._fs().rm_file(self._remote(key))
+                if self._s3:
+                    self._info(key)  # S3 itself does not say whether there was one
+                with self._told():
+                    self._fs().rm_file(self._remote(key))
         except FileNotFoundError:
             return False
         return True
@@ -169,7 +176,9 @@ class BlobStore:
                         stat = path.stat()
                         yield path.name, stat.st_size, max(0.0, now - stat.st_mtime)
             return
-        for name, info in sorted(self._fs().find(self._remote("sha256"), detail=True).items()):
+        with self._told():
+            found = self._fs().find(self._remote("sha256"), detail=True)
+        for name, info in sorted(found.items()):
             if is_digest(digest := name.rsplit("/", 1)[-1]):
                 yield digest, int(info["size"]), _age(info)
 
@@ -182,6 +191,10 @@ class BlobStore:
         if self._local is not None:
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 os.utime(self._local / blob_key(digest))
+        if self._s3:
+            # The server checked the bytes against their sha256 when they came: reading them all again would only cost.
+            self._touch(blob_key(digest))
+            return True
         # A damaged blob of the right length must be healed by the next writer, not kept for ever.
         return self._http or self.verify(digest)
 
@@ -197,6 +210,9 @@ class BlobStore:
             with source.open("rb") as stream:
                 answer = self._client().put(f"{self.url}/{key}", content=_chunks(stream), headers=self._headers())
             self._raise_for(answer.status_code, digest, answer.text)
+        elif self._s3:
+            with self._told():
+                self._fs().put_file(str(source), self._remote(key))
         else:
             fs, draft_name = self._fs(), self._remote(f"draft/{uuid.uuid4().hex}")
             fs.makedirs(self._remote("draft"), exist_ok=True)
@@ -215,15 +231,45 @@ class BlobStore:
         hint = "upload it, or check that RML_STORE names the right store"
         return NotFound(f"blob {digest} is not in {self.url}", hint=hint)
 
+    def _info(self, key: str) -> Any:
+        with self._told():
+            return self._fs().info(self._remote(key))
+
+    def _touch(self, key: str) -> None:
+        """Make an old object young by copying it onto itself, so that a collector that goes by age spares it."""
+        if _age(self._info(key)) > _YOUNG:
+            with contextlib.suppress(OSError):  # where copying is refused the blob is there all the same
+                bucket, _, name = self._remote(key).partition("/")
+                source = {"Bucket": bucket, "Key": name}
+                self._fs().call_s3("copy_object", **source, CopySource=source, MetadataDirective="REPLACE")
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """What s3fs and botocore raise, as an error of ours that says what to set; a missing object stays what it is."""
+        if not self._s3:
+            yield
+            return
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except FileNotFoundError as error:
+            if "bucket does not exist" in str(error).lower():
+                raise Unavailable(f"{self.url}: {error}", hint="create the bucket, or correct RML_STORE") from None
+            raise
+        except (PermissionError, BotoCoreError, ClientError, OSError) as error:
+            hint = "check AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            raise Unavailable(f"the bucket of {self.url} refuses or does not answer: {error}", hint=hint) from None
+
     def _fs(self) -> Any:
         import fsspec  # not needed by a local store, and slow to import
 
-        return fsspec.core.url_to_fs(self.url)[0]
+        return fsspec.core.url_to_fs(self.url, **(_s3_options() if self._s3 else {}))[0]
 
     def _remote(self, key: str) -> str:
         import fsspec
 
-        root: str = fsspec.core.url_to_fs(self.url)[1]
+        root: str = fsspec.core.strip_protocol(self.url)
         return f"{root.rstrip('/')}/{key}"
 
     def _client(self) -> Any:
@@ -295,6 +341,17 @@ def _hash(stream: BinaryIO) -> str:
 def _chunks(stream: BinaryIO) -> Iterator[bytes]:
     while chunk := stream.read(_CHUNK):
         yield chunk
+
+
+def _s3_options() -> dict[str, Any]:
+    """s3fs as a step would ask: path-style addresses, AWS_ENDPOINT_URL, AWS_REGION; nothing remembered of listings."""
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return {
+        "endpoint_url": os.environ.get("AWS_ENDPOINT_URL") or None,
+        "client_kwargs": {"region_name": region},
+        "config_kwargs": {"s3": {"addressing_style": "path"}},
+        "use_listings_cache": False,
+    }
 
 
 def _age(info: Any) -> float:
