@@ -74,7 +74,7 @@ def create_app(
     registry = make_registry(database)
     context = Context(settings, database, blobs, changes, registry, identity=identity)
     refusals = Refusals(database, registry)
-    services = (Notifier(context), Scheduler(context))
+    services = (Notifier(context, home, mlflow=mlflow), Scheduler(context))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -23,6 +23,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from . import aliases, gates
 from . import tables as t
 from .database import Database, counter, now
+from .identity.registering import BY_LOCAL, Registrant
+from .notifying.events import event, record
 from .records import audit, dirty
 from .versions import index, lock_model
 
@@ -120,7 +122,9 @@ def require_blobs(manifest: Mapping[str, FileEntry], store: BlobStore) -> None:
         )
 
 
-def register(database: Database, store: BlobStore, request: Registration, actor: str) -> dict[str, Any]:
+def register(
+    database: Database, store: BlobStore, request: Registration, actor: str, by: Registrant = BY_LOCAL
+) -> dict[str, Any]:
     """Store the version (or find the identical one), judge the gate, perhaps move the alias; all or nothing."""
     for _ in range(_ATTEMPTS):
         with database.read() as connection:
@@ -130,14 +134,17 @@ def register(database: Database, store: BlobStore, request: Registration, actor:
             # A collection that ran between looking at the blobs and here may have removed one: look again.
             lock = select(t.counters.c.value).where(t.counters.c.name == "collections").with_for_update(read=True)
             if connection.execute(lock).scalar_one() == collections:
-                return _store(connection, request, actor)
+                return _store(connection, request, actor, by)
     raise Conflict("garbage collection kept running while the version was registered", hint="register again")
 
 
-def _store(connection: Connection, request: Registration, actor: str) -> dict[str, Any]:
+def _store(connection: Connection, request: Registration, actor: str, by: Registrant) -> dict[str, Any]:
+    _ensure_model(connection, request.name, by.owner(connection, request.name))
+    lock_model(connection, request.name)
+    by.admit(connection, request.name, (entry["sha256"] for entry in request.manifest.values()))
     version, created, merged = _number(connection, request, actor)
     verdict = gates.evaluate(request.gate, merged["metrics"])
-    connection.execute(
+    registered = connection.execute(
         insert(t.registrations).values(
             model=request.name,
             version=version,
@@ -156,6 +163,9 @@ def _store(connection: Connection, request: Registration, actor: str) -> dict[st
         connection, actor, "version.register", f"{request.name}/{version}",
         digest=request.digest, created=created, gate=verdict.to_json(),
     )  # fmt: skip
+    if not verdict.passed:
+        assert registered.inserted_primary_key is not None
+        _refused(connection, request, version, registered.inserted_primary_key[0], verdict, actor)
     dirty(connection, request.name)
     return {
         "name": request.name,
@@ -163,13 +173,29 @@ def _store(connection: Connection, request: Registration, actor: str) -> dict[st
         "digest": request.digest,
         "created": created,
         "gate": verdict.to_json(),
-        "alias": _alias(connection, request, version, verdict.passed, actor),
+        "alias": _alias(connection, request, version, verdict.passed, actor, by),
     }
+
+
+def _refused(
+    connection: Connection,
+    request: Registration,
+    version: int,
+    registration: int,
+    verdict: gates.GateResult,
+    actor: str,
+) -> None:
+    """Say that the gate did not open, to those who hear of the pipeline the version came from."""
+    lineage = request.lineage
+    subject = {"model": request.name, "version": version, "registration": registration}
+    facts = {"alias": request.alias, "findings": [dict(one) for one in verdict.findings], "by": actor}
+    facts |= {key: lineage[key] for key in ("run", "step") if lineage.get(key)}
+    pipeline = str(lineage["pipeline"])[:255] if lineage.get("pipeline") else None
+    record(connection, event("gate.refused", subject, pipeline=pipeline, **facts))
 
 
 def _number(connection: Connection, request: Registration, actor: str) -> tuple[int, bool, dict[str, Any]]:
     """The version's number, whether it is new, and its tags, params and metrics as they are now."""
-    _ensure_model(connection, request.name)
     row = lock_model(connection, request.name)
     same = select(t.versions).where(t.versions.c.model == request.name, t.versions.c.digest == request.digest)
     known = connection.execute(same).mappings().one_or_none()
@@ -202,23 +228,25 @@ def _number(connection: Connection, request: Registration, actor: str) -> tuple[
 
 
 def _alias(
-    connection: Connection, request: Registration, version: int, passed: bool, actor: str
+    connection: Connection, request: Registration, version: int, passed: bool, actor: str, by: Registrant
 ) -> dict[str, Any] | None:
     if request.alias is None:
         return None
-    if passed:
+    refused = by.may_move(connection, request.name, request.alias, actor) if passed else ""
+    if passed and not refused:
         moved = aliases.move(
             connection, request.name, request.alias, version, actor=actor, reason="registered, gate passed"
         )
         return {"name": request.alias, "moved": moved["moved"], "version": version}
     query = select(t.aliases.c.version).where(t.aliases.c.model == request.name, t.aliases.c.alias == request.alias)
-    return {"name": request.alias, "moved": False, "version": connection.execute(query).scalar()}
+    stays = {"name": request.alias, "moved": False, "version": connection.execute(query).scalar()}
+    return {**stays, "reason": refused} if refused else stays
 
 
-def _ensure_model(connection: Connection, name: str) -> None:
+def _ensure_model(connection: Connection, name: str, team: str | None) -> None:
     """Insert the model unless it is there; two first registrations at once must not collide."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    row = dialect.insert(t.models).values(name=name, next_version=1, created_at=now())
+    row = dialect.insert(t.models).values(name=name, next_version=1, created_at=now(), team=team)
     connection.execute(row.on_conflict_do_nothing())
 
 

@@ -47,14 +47,14 @@ def event(
     subject: Mapping[str, Any],
     *,
     pipeline: str | None = None,
-    notify: Sequence[Mapping[str, Any]] = (),
+    notify: Sequence[Mapping[str, Any]] | None = None,
     at: float | None = None,
     **facts: Any,
 ) -> dict[str, Any]:
     """An event as it travels (docs/formats/event.md).
 
     `subject` names what it happened to, precisely enough to tell it from every other time: ``{"schedule": …, "due": …}``.
-    `notify` names who asked to hear of it; those who subscribed to `pipeline` hear of it in any case.
+    `notify` names who hears of it; None means those who subscribed to `pipeline`, an empty list nobody.
     """
     if type not in TYPES:
         raise Invalid(f"there is no event type {type!r}", hint=f"the types are {', '.join(TYPES)}")
@@ -65,7 +65,7 @@ def event(
         "at": now() if at is None else at,
         "pipeline": pipeline or subject.get("pipeline"),
         "subject": dict(subject),
-        "notify": [dict(one) for one in notify],
+        "notify": None if notify is None else [dict(one) for one in notify],
         "facts": facts,
     }
 
@@ -83,7 +83,7 @@ def record(connection: Connection, event: Mapping[str, Any]) -> bool:
         "pipeline": event.get("pipeline"),
         "subject": event["subject"],
         "facts": event.get("facts") or {},
-        "notify": list(event.get("notify") or ()),
+        "notify": event.get("notify"),
         "routed": False,
     }
     # Two replicas may be told at once: the constraint decides, and neither transaction fails.
@@ -91,11 +91,14 @@ def record(connection: Connection, event: Mapping[str, Any]) -> bool:
     return bool(connection.execute(statement.on_conflict_do_nothing(index_elements=["id"])).rowcount)
 
 
-def subscribe(connection: Connection, pipeline: str, notify: Sequence[Mapping[str, Any]]) -> None:
-    """Say who hears of a pipeline from now on: what its declaration's `notify` says. The latest declaration counts."""
-    values = {"notify": [dict(one) for one in notify], "at": now()}
+def subscribe(
+    connection: Connection, pipeline: str, notify: Sequence[Mapping[str, Any]], *, published: bool = True
+) -> None:
+    """Say who hears of a pipeline from now on: its declaration's `notify`. The latest counts, and a published one for more."""
+    values = {"notify": [dict(one) for one in notify], "at": now(), "published": published}
     statement = _dialect(connection).insert(t.subscriptions).values(pipeline=pipeline, **values)
-    connection.execute(statement.on_conflict_do_update(index_elements=["pipeline"], set_=values))
+    weaker = None if published else t.subscriptions.c.published.is_(False)
+    connection.execute(statement.on_conflict_do_update(index_elements=["pipeline"], set_=values, where=weaker))
 
 
 def _dialect(connection: Connection) -> Any:

@@ -66,11 +66,13 @@ channels = Table(
     Column("created_by", Text, nullable=False),
 )
 
-# Who hears of a pipeline, for events that do not say it themselves (lateness, gates, aliases).
+# Who hears of a pipeline, for events that do not say it themselves (lateness, gates, aliases). What was published counts for
+# more than what some run of a pipeline of that name said.
 subscriptions = Table(
     "subscriptions",
     metadata,
     Column("pipeline", _LONG, primary_key=True),
+    Column("published", Boolean, nullable=False),
     Column("notify", JSON, nullable=False),
     Column("at", Float, nullable=False),
 )

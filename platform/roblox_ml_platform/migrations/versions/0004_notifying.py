@@ -69,6 +69,7 @@ def upgrade() -> None:
     op.create_table(
         "subscriptions",
         sa.Column("pipeline", sa.String(length=255), nullable=False),
+        sa.Column("published", sa.Boolean(), nullable=False),
         sa.Column("notify", sa.JSON(), nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("pipeline"),
