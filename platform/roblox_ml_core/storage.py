@@ -2,8 +2,9 @@
 
 A local folder is written through a temporary name and `os.replace`, so a reader never sees half a blob; any other file
 system goes through fsspec the same way, but for a bucket (``s3:``, by s3fs), where an object appears whole by itself.
-Endpoint, region and keys of a bucket come from AWS_* as in a step (`roblox_ml._s3`). An http(s) URL is the view of the store that the control plane serves: read with
-GET, written with PUT. Every read verifies, so a tampered byte is an `IntegrityError` and never an answer.
+Endpoint, region and keys of a bucket come from AWS_* as in a step (`roblox_ml._s3`). An http(s) URL is the view of the
+store that the control plane serves: read with GET, written with PUT. Every read verifies, so a tampered byte is an
+`IntegrityError` and never an answer.
 """
 
 from __future__ import annotations
@@ -249,7 +250,7 @@ class BlobStore:
         if not self._s3:
             yield
             return
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
         try:
             yield
