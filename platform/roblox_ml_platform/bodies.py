@@ -62,6 +62,8 @@ class RegisterBody(Body):
     lineage: dict[str, Any] | None = None
     gate: dict[_Key, Any] | None = None
     alias: str | None = None
+    # Whose a new model becomes.
+    team: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")] | None = None
 
     @field_validator("tags", mode="before")
     @classmethod

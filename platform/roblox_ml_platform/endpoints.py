@@ -16,7 +16,7 @@ from .records import audit, iso
 from .rollback import stack_of, target
 from .versions import lock_model, require
 
-__all__ = ["Target", "delete_endpoint", "describe", "list_endpoints", "needed_versions", "put", "rollback"]
+__all__ = ["Target", "delete_endpoint", "describe", "list_endpoints", "model_of", "needed_versions", "put", "rollback"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,12 @@ def describe(connection: Connection, name: str) -> dict[str, Any]:
         "signature": detail["signature"],
         "created_at": iso(row["created_at"]),
     }
+
+
+def model_of(connection: Connection, name: str) -> str | None:
+    """The model that the endpoint points at, or None where there is no such endpoint."""
+    row = _row(connection, name)
+    return None if row is None else str(row["model"])
 
 
 def list_endpoints(connection: Connection) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ def dirty(connection: Connection, model: str) -> None:
 
 
 def read_audit(
-    connection: Connection, before: int | None, limit: int, subject: str | None = None
+    connection: Connection, before: int | None, limit: int, subject: str | None = None, outcome: str | None = None
 ) -> list[dict[str, Any]]:
     """The latest audit rows first; page on with the last row's id as `before`."""
     query = select(t.audit).order_by(t.audit.c.id.desc()).limit(limit)
@@ -35,6 +35,8 @@ def read_audit(
         query = query.where(t.audit.c.id < before)
     if subject is not None:
         query = query.where(t.audit.c.subject == subject)
+    if outcome is not None:
+        query = query.where(t.audit.c.outcome == outcome)
     return [{**row, "at": iso(row["at"])} for row in connection.execute(query).mappings()]
 
 

@@ -10,8 +10,9 @@ from fastapi import APIRouter, Query
 from .. import endpoints, serving
 from ..bodies import EndpointBody, Name, StatusBody, Wait
 from ..changes import poll
-from ..context import Actor, Context, Plane
+from ..context import Actor, Context, Plane, Who
 from ..database import counter
+from ..identity import access
 
 __all__ = ["router"]
 
@@ -20,9 +21,10 @@ _After = Annotated[int | None, Query(ge=0, le=2**62)]
 
 
 @router.get("/endpoints")
-def list_endpoints(plane: Plane) -> dict[str, Any]:
+def list_endpoints(plane: Plane, who: Who) -> dict[str, Any]:
     with plane.database.read() as connection:
-        return {"endpoints": endpoints.list_endpoints(connection)}
+        may_see = access.viewer(connection, who)
+        return {"endpoints": [one for one in endpoints.list_endpoints(connection) if may_see(one["model"])]}
 
 
 @router.get("/endpoints/{name}")
@@ -32,9 +34,12 @@ def get_endpoint(name: Name, plane: Plane) -> dict[str, Any]:
 
 
 @router.put("/endpoints/{name}")
-def put_endpoint(name: Name, body: EndpointBody, plane: Plane, actor: Actor) -> dict[str, Any]:
-    """Create an endpoint or point it elsewhere."""
+def put_endpoint(name: Name, body: EndpointBody, plane: Plane, who: Who, actor: Actor) -> dict[str, Any]:
+    """Create an endpoint or point it elsewhere: a promotion, of the model it leaves and of the one it comes to."""
     with plane.database.write() as connection:
+        access.require(connection, who, "promote", model=body.model)
+        if (before := endpoints.model_of(connection, name)) is not None:
+            access.require(connection, who, "promote", model=before)
         return endpoints.put(connection, name, endpoints.Target(body.model, body.alias, body.version), actor)
 
 

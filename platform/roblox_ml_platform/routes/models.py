@@ -8,7 +8,9 @@ from fastapi import APIRouter, Query, Response
 
 from .. import aliases, mlflow_state, registration, versions
 from ..bodies import Alias, AliasBody, Name, RegisterBody, RollbackBody, TagsBody, Version
-from ..context import Actor, Plane
+from ..context import Actor, Plane, Who
+from ..identity import access
+from ..identity.registering import Registrant
 from ..search import parse
 
 __all__ = ["router"]
@@ -18,10 +20,12 @@ _SearchText = Annotated[str | None, Query(max_length=2000)]
 
 
 @router.get("")
-def list_models(plane: Plane, q: _SearchText = None) -> dict[str, Any]:
+def list_models(plane: Plane, who: Who, q: _SearchText = None) -> dict[str, Any]:
     """Models with a version that satisfies `q`, for example `tag.team=safety metric.f1>0.7`; all without it."""
     with plane.database.read() as connection:
-        return {"models": versions.list_models(connection, parse(_storable(q or "")))}
+        may_see = access.viewer(connection, who)
+        found = versions.list_models(connection, parse(_storable(q or "")))
+        return {"models": [model for model in found if may_see(model["name"])]}
 
 
 @router.get("/{name}")
@@ -32,7 +36,9 @@ def get_model(name: Name, plane: Plane) -> dict[str, Any]:
         pointing = {alias: row["version"] for row in listed for alias in row["aliases"]}
         latest = listed[0]["version"] if listed else None
         state = mlflow_state.read(connection, name)
-        return {"name": name, "latest": latest, "versions": len(listed), "aliases": pointing, "mlflow": state}
+        team = access.resource_of(connection, name).team
+    about = {"name": name, "latest": latest, "versions": len(listed), "aliases": pointing, "team": team}
+    return {**about, "mlflow": state}
 
 
 @router.post("/{name}/mlflow/sync", status_code=202)
@@ -45,10 +51,17 @@ def sync_mlflow(name: Name, plane: Plane, actor: Actor) -> dict[str, Any]:
 
 
 @router.post("/{name}/versions", status_code=201)
-def register(name: Name, body: RegisterBody, plane: Plane, actor: Actor, response: Response) -> dict[str, Any]:
+def register(
+    name: Name, body: RegisterBody, plane: Plane, who: Who, actor: Actor, response: Response
+) -> dict[str, Any]:
     """Register a package: 201 with a new version, 200 with the one that has the identical package."""
-    request = registration.prepare(name, body.model_dump(), plane.store)
-    answer = registration.register(plane.database, plane.store, request, actor)
+    by = Registrant(who, body.team)
+    with plane.database.read() as connection:
+        # Before anything is read for them: what they may not do must not depend on what is stored.
+        by.owner(connection, name)
+        by.check_blobs(connection, (file.sha256 for file in body.manifest.values()))
+    request = registration.prepare(name, body.model_dump(exclude={"team"}), plane.store)
+    answer = registration.register(plane.database, plane.store, request, actor, by)
     response.status_code = 201 if answer["created"] else 200
     return answer
 

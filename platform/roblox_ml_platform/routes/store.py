@@ -6,27 +6,33 @@ import asyncio
 import hashlib
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
+from roblox_ml_core.auth.principal import Principal
 from roblox_ml_core.errors import IntegrityError, Invalid, NotFound
 from roblox_ml_core.storage import blob_key
 
 from ..bodies import Digest
-from ..context import Plane
+from ..context import Context, Plane, Who
+from ..identity import blobs
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/store", tags=["store"])
 _BINARY = "application/octet-stream"
 _CHUNK = 1 << 20
+_Team = Annotated[str | None, Header(alias="x-rml-team", pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
 @router.put("/sha256/{prefix}/{digest}", status_code=201)
-async def put_blob(prefix: str, digest: Digest, request: Request, plane: Plane) -> dict[str, Any]:
-    """Store the body under its digest; refused when the bytes have another."""
+async def put_blob(
+    prefix: str, digest: Digest, request: Request, plane: Plane, who: Who, team: _Team = None
+) -> dict[str, Any]:
+    """Store the body under its digest; refused when the bytes have another. It belongs to the sender's team (`x-rml-team`)."""
     _check(prefix, digest)
+    owners = [] if who.is_local else await asyncio.to_thread(_owners, plane, who, team)
     folder = plane.store.local_root
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)  # a draft on the same disk
@@ -49,30 +55,52 @@ async def put_blob(prefix: str, digest: Digest, request: Request, plane: Plane) 
                 hint="the upload was cut or changed: send it again",
             )
         await asyncio.to_thread(plane.store.put_file, draft, digest)
+    if owners:  # only now: having sent the bytes is what proves that they had them
+        await asyncio.to_thread(_claim, plane, digest, owners)
     return {"sha256": digest, "size": size}
 
 
 @router.head("/sha256/{prefix}/{digest}")
-def head_blob(prefix: str, digest: Digest, plane: Plane) -> Response:
+def head_blob(prefix: str, digest: Digest, plane: Plane, who: Who) -> Response:
     """Whether the blob is there, and its length."""
     _check(prefix, digest)
-    size = plane.store.size(digest)
+    size = _size(plane, who, digest)
     if size is None:
         raise NotFound(f"blob {digest} is not in the store", hint="upload it with PUT")
     return Response(headers={"content-length": str(size)}, media_type=_BINARY)
 
 
 @router.get("/sha256/{prefix}/{digest}", response_class=Response)
-def get_blob(prefix: str, digest: Digest, plane: Plane) -> Response:
+def get_blob(prefix: str, digest: Digest, plane: Plane, who: Who) -> Response:
     """The blob's bytes. The reader verifies them: they are named by their digest."""
     _check(prefix, digest)
-    size = plane.store.size(digest)
+    size = _size(plane, who, digest)
     if size is None:
         raise NotFound(f"blob {digest} is not in the store", hint="upload it with PUT")
-    headers = {"cache-control": "public, max-age=31536000, immutable"}
+    # Private: a shared cache would answer those who may not read it.
+    headers = {"cache-control": "private, max-age=31536000, immutable"}
     if plane.store.local_root is not None:
         return FileResponse(plane.store.local_root / blob_key(digest), media_type=_BINARY, headers=headers)
     return StreamingResponse(_stream(plane, digest), media_type=_BINARY, headers=headers)
+
+
+def _size(plane: Context, who: Principal, digest: str) -> int | None:
+    """The blob's length, or None where it is not there for who asks."""
+    if not who.is_local:
+        with plane.database.read() as connection:
+            if not blobs.readable(connection, who, [digest]):
+                return None
+    return plane.store.size(digest)
+
+
+def _owners(plane: Context, who: Principal, team: str | None) -> list[str]:
+    with plane.database.read() as connection:
+        return blobs.uploaders(connection, who, team)
+
+
+def _claim(plane: Context, digest: str, owners: list[str]) -> None:
+    with plane.database.write() as connection:
+        blobs.claim(connection, [digest], owners)
 
 
 def _stream(plane: Plane, digest: str) -> Any:
