@@ -25,6 +25,7 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "apprise": (".notify", "apprise"),
     "at_most": ("._graph.gates", "at_most"),
     "card": ("._cards.collect", "card"),
+    "choice": ("._sweeps.space", "choice"),
     "cron": ("._graph.schedule", "cron"),
     "dataset": ("._graph.system", "dataset"),
     "datasets": (".datasets", None),
@@ -36,6 +37,8 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "gate": ("._graph.gates", "gate"),
     "gc": (".housekeeping", "gc"),
     "get_run": ("._runs", "get_run"),
+    "get_sweep": ("._sweeps.result", "get_sweep"),
+    "integers": ("._sweeps.space", "integers"),
     "models": (".models", None),
     "on_alias": ("._graph.schedule", "on_alias"),
     "on_dataset": ("._graph.schedule", "on_dataset"),
@@ -43,12 +46,16 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "otherwise": ("._graph.conditions", "otherwise"),
     "pipeline": ("._graph.pipeline", "pipeline"),
     "register": ("._graph.system", "register"),
+    "report": ("._sweeps.reports", "report"),
     "runs": ("._runs", "runs"),
     "secret": ("._graph.cluster", "secret"),
     "slack": (".notify", "slack"),
     "step": ("._graph.step", "step"),
+    "sweep": ("._sweeps.beginning", "sweep"),
+    "sweeps": ("._sweeps.result", "sweeps"),
     "toleration": ("._graph.cluster", "toleration"),
     "undeploy": ("._deploy", "undeploy"),
+    "uniform": ("._sweeps.space", "uniform"),
     "webhook": (".notify", "webhook"),
     "when": ("._graph.conditions", "when"),
 }
@@ -63,6 +70,7 @@ __all__ = [
     "apprise",
     "at_most",
     "card",
+    "choice",
     "cron",
     "dataset",
     "datasets",
@@ -74,6 +82,8 @@ __all__ = [
     "gate",
     "gc",
     "get_run",
+    "get_sweep",
+    "integers",
     "models",
     "on_alias",
     "on_dataset",
@@ -81,12 +91,16 @@ __all__ = [
     "otherwise",
     "pipeline",
     "register",
+    "report",
     "runs",
     "secret",
     "slack",
     "step",
+    "sweep",
+    "sweeps",
     "toleration",
     "undeploy",
+    "uniform",
     "webhook",
     "when",
 ]
@@ -130,5 +144,9 @@ if TYPE_CHECKING:
     from ._graph.step import step
     from ._graph.system import dataset, register
     from ._runs import get_run, runs
+    from ._sweeps.beginning import sweep
+    from ._sweeps.reports import report
+    from ._sweeps.result import get_sweep, sweeps
+    from ._sweeps.space import choice, integers, uniform
     from .housekeeping import gc
     from .notify import apprise, email, slack, webhook

@@ -138,7 +138,7 @@ class Card:
         content = "".join(parts) or '<p class="note">nothing was added</p>'
         head = "" if single else f'<h2 id="{id_}">{escaped(self.title)}</h2>'
         label = f'aria-label="{escaped(self.title)}"' if single else f'aria-labelledby="{id_}"'
-        return f"<section {label}>{content}</section>"
+        return f"<section {label}>{head}{content}</section>"
 
     def _add(self, block: _Block) -> Card:
         with _STEP.lock:

@@ -39,7 +39,8 @@ hr{border:0;border-top:1px solid var(--line);margin:1.2rem 0}
 .wide{overflow-x:auto;margin:.8rem 0}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600;padding:0 0 .35rem}
-th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--line);max-width:34rem;overflow-wrap:anywhere}
+th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--line)}
+th,td{max-width:34rem;overflow-wrap:anywhere}
 th{font-weight:600;color:var(--soft);white-space:nowrap}
 .number{text-align:right}tr.best td{font-weight:600}
 .metrics{display:flex;flex-wrap:wrap;gap:.75rem;margin:.8rem 0}

@@ -47,7 +47,7 @@ def report(step: int, value: float) -> None:
     folder = os.environ.get("RML_TASK_FOLDER")
     if folder is None:
         return
-    if os.environ.get("RML_RUN_ID"):
+    if os.environ.get("RML_REPORTS") == "file":
         # One write of a short line to a file opened for appending arrives whole, also from several processes.
         with (Path(folder) / FILE).open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")

@@ -1,0 +1,1 @@
+"""Runs and sweeps beside one another: `rml.compare(run, run)`, `rml.compare(sweep)`. Tables, differences, plots."""
