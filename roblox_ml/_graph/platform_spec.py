@@ -20,9 +20,12 @@ __all__ = ["SCRATCH", "SETTINGS", "platform_document"]
 
 SCRATCH = "/rml-scratch"
 _SHM = "/dev/shm"  # noqa: S108 - the pod's own, mounted for this step alone
-# What a cluster's ConfigMap and Secret named by RML_STEP_CONFIG may tell every step: where the store is, and its keys.
-SETTINGS = ("AWS_ENDPOINT_URL", "AWS_REGION", "RML_CONTROL_URL", "RML_STORE")
-SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RML_TOKEN")
+# What a cluster's ConfigMap and Secret named by RML_STEP_SETTINGS may tell every step: where the store is, and its keys.
+# Where packages come from is said as pip says it; an index's address may hold a password, so it may be in the Secret.
+SETTINGS = ("AWS_ENDPOINT_URL", "AWS_REGION", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_TRUSTED_HOST", "RML_CONTROL_URL", "RML_STORE")
+SECRETS = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PIP_EXTRA_INDEX_URL", "PIP_INDEX_URL", "RML_TOKEN",
+)  # fmt: skip
 _QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 # Where a cluster's interruptible machines are found; the label and taint most node provisioners agree on.
@@ -33,7 +36,7 @@ Spec = dict[str, Any]
 
 def platform_document(components: Iterable[Component]) -> Spec | None:
     """The platform spec of these components; None when none of them asks for anything."""
-    site = os.environ.get("RML_STEP_CONFIG") or ""
+    site = os.environ.get("RML_STEP_SETTINGS") or ""
     executors = {f"exec-{c.name}": spec for c in components if (spec := executor_config(c.options, site))}
     if not executors:
         return None

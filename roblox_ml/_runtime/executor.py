@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import sys
 import typing
 from collections.abc import Callable, Mapping
@@ -25,10 +26,12 @@ from . import outputs, values
 if TYPE_CHECKING:
     from .bootstrap import Arguments
 
-__all__ = ["StepError", "call", "lineage_of", "load_entry", "local_path", "read_inputs", "run"]
+__all__ = ["StepError", "call", "lineage_of", "load_entry", "local_path", "read_inputs", "run", "whereabouts"]
 
 # How the launcher in a cluster mounts remote artifacts; a plain path or file URL is itself.
 _MOUNTS = {"gs://": "/gcs/", "minio://": "/minio/", "s3://": "/s3/", "file://": ""}
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_OUTPUT_PLACE = re.compile(rf"/(?P<pipeline>[^/]+)/(?P<run>{_UUID})/(?P<task>[^/]+)/{_UUID}/[^/]+\.json$")
 
 
 class StepError(RmlSdkError):
@@ -118,6 +121,18 @@ def read_inputs(function: Callable[..., Any], executor_input: Mapping[str, Any])
     if missing:
         raise StepError(f"no value arrived for {', '.join(missing)}", fix="compile the pipeline again")
     return arguments
+
+
+def whereabouts(executor_input: Mapping[str, Any]) -> dict[str, str]:
+    """Pipeline, run and task, as a cluster's driver writes them into the place of the outputs.
+
+    `<root>/<pipeline>/<run id>/<task>/<execution id>/output_metadata.json`: nothing else in a pod says them, and they may
+    not be in the IR, whose bytes are the same for every run. Empty where the path is another (the local executor's).
+    """
+    found = _OUTPUT_PLACE.search(str((executor_input.get("outputs") or {}).get("outputFile") or ""))
+    if found is None:
+        return {}
+    return {"RML_PIPELINE": found["pipeline"], "RML_RUN_ID": found["run"], "RML_TASK": found["task"]}
 
 
 def lineage_of(entry: str, code: str, lock: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
