@@ -9,12 +9,16 @@ Standard library only. Format: docs/formats/event.md.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import queue
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,10 @@ __all__ = ["Emission", "emit", "event_id", "flush", "spool"]
 _SCHEMA = 1
 _LONGEST_FILE = 128 * 1024
 _AT_EXIT_S = 5.0
+_POST_S = 3.0
+_AT_ONCE = 100
+_MOST_WAITING = 5000
+_LOG = logging.getLogger(__name__)
 
 
 def spool() -> Path:
@@ -57,7 +65,7 @@ class Emission:
 
     def trouble(self, wait: float = 0.0) -> str:
         if not self._done.wait(wait):
-            return f"the event is not on disk yet after {wait:g} s"
+            return f"the event is not on disk yet ({self.folder} is slow)"
         return self._problem
 
 
@@ -87,7 +95,7 @@ def emit(type: str, subject: Mapping[str, Any], notify: Sequence[Any] = (), **fa
 
 
 def flush(seconds: float = _AT_EXIT_S) -> bool:
-    """Wait until everything said so far is on its way, at most so long."""
+    """Wait until everything said so far is on disk, at most so long."""
     return _WRITER.flush(seconds)
 
 
@@ -100,43 +108,60 @@ def _plain(notification: Any) -> Any:
 
 
 class _Writer:
-    """One thread that writes events into the spool, one after the other. Started by the first event."""
+    """One thread that writes events into the spool, one after the other, and sends them on. Started by the first event."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Emission] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._waiting = 0
-        self._idle = threading.Event()
-        self._idle.set()
+        self._unwritten = self._unsent = 0
+        self._written, self._sent = threading.Event(), threading.Event()
+        self._written.set()
+        self._sent.set()
         self._thread: threading.Thread | None = None
         self._pid = 0
 
     def put(self, emission: Emission) -> None:
         with self._lock:
             if self._thread is None or self._pid != os.getpid():  # a fork has the object and not the thread
-                self._pid, self._waiting = os.getpid(), 0
+                self._pid, self._unwritten, self._unsent = os.getpid(), 0, 0
                 self._thread = threading.Thread(target=self._work, name="rml-events", daemon=True)
                 self._thread.start()
-                atexit.register(self.flush, _AT_EXIT_S)
-            self._waiting += 1
-            self._idle.clear()
+                atexit.register(self._sent.wait, _AT_EXIT_S)
+            self._unwritten += 1
+            self._unsent += 1
+            self._written.clear()
+            self._sent.clear()
             self._queue.put(emission)
 
     def flush(self, seconds: float) -> bool:
-        return self._idle.wait(seconds)
+        return self._written.wait(seconds)
 
     def _work(self) -> None:
         while True:
             emission = self._queue.get()
+            problem, waiting = "", False
             try:
                 _write(emission)
-                emission.settle()
+                waiting = True
             except Exception as error:
-                emission.settle(f"{type_name(error)}: {error}")
+                problem = f"{emission.folder}: {type_name(error)}: {error}"
+            if problem and _deliver(emission.data):
+                problem = ""  # not on disk, but heard
+            emission.settle(problem)
             with self._lock:
-                self._waiting -= 1
-                if self._waiting <= 0:
-                    self._idle.set()
+                self._unwritten -= 1
+                if self._unwritten <= 0:
+                    self._written.set()
+            try:
+                if waiting:
+                    _send_waiting(emission.folder)
+                    _bound(emission.folder)
+            except Exception:  # the file stays, and somebody reads it later
+                _LOG.debug("events stay in the spool", exc_info=True)
+            with self._lock:
+                self._unsent -= 1
+                if self._unsent <= 0:
+                    self._sent.set()
 
 
 def _write(emission: Emission) -> None:
@@ -151,8 +176,70 @@ def _write(emission: Emission) -> None:
             os.fsync(stream.fileno())
         draft.replace(emission.folder / f"{emission.id}.json")
     except OSError:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise
+
+
+def _send_waiting(folder: Path) -> None:
+    """Post what waits to a control plane elsewhere; one that runs on this home reads the spool by itself."""
+    if not os.environ.get("RML_CONTROL_URL"):
+        return
+    for _, name in sorted(_waiting(folder))[:_AT_ONCE]:
+        try:
+            data = Path(name).read_bytes()
+        except OSError:
+            continue  # somebody else has read it
+        if not _deliver(data):
+            return
+        Path(name).unlink(missing_ok=True)
+
+
+def _waiting(folder: Path) -> list[tuple[int, str]]:
+    """The events in the spool with their times; a file may vanish while this looks."""
+    found = []
+    for entry in os.scandir(folder):
+        if entry.name.endswith(".json"):
+            with contextlib.suppress(OSError):
+                found.append((entry.stat().st_mtime_ns, entry.path))
+    return found
+
+
+def _deliver(data: bytes) -> bool:
+    """Tell the control plane over HTTP; whether it knows now. What it calls wrong is not sent a second time."""
+    url = (os.environ.get("RML_CONTROL_URL") or "").rstrip("/")
+    if not url.startswith(("http://", "https://")):
+        return False
+    try:
+        from ._credentials import token_for
+
+        headers = {"content-type": "application/json"}
+        if token := token_for(url):
+            headers["authorization"] = f"Bearer {token}"
+        request = urllib.request.Request(f"{url}/v1/events", data, headers, method="POST")  # noqa: S310 - http(s), by the check above
+        with urllib.request.urlopen(request, timeout=_POST_S):  # noqa: S310
+            return True
+    except urllib.error.HTTPError as error:
+        refused = error.code in (400, 413, 422)
+        if refused:
+            _LOG.warning("%s refuses an event: HTTP %s", url, error.code)
+        return refused
+    except Exception:  # it is not there, or we may not: the file stays
+        return False
+
+
+def _bound(folder: Path) -> None:
+    """Keep a spool that nobody reads small: the oldest go first, and those that nobody asked to hear of before others."""
+    waiting = _waiting(folder)
+    if len(waiting) <= _MOST_WAITING:
+        return
+    found = []
+    for at, name in waiting:
+        with contextlib.suppress(OSError):
+            found.append((b'"notify": []' not in Path(name).read_bytes(), at, name))
+    # A tenth more than needed, so that this is not done for every event.
+    for _, _, name in sorted(found)[: len(waiting) - _MOST_WAITING * 9 // 10]:
+        Path(name).unlink(missing_ok=True)
 
 
 _WRITER = _Writer()

@@ -8,6 +8,7 @@ for that), so nothing runs unattended.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -25,6 +26,7 @@ from .scheduler import Scheduler
 from .slots import machine
 from .spec import PipelineSpec
 from .steps import StepRunner
+from .telling import Teller
 
 __all__ = ["RUNNING", "Execution"]
 
@@ -76,7 +78,8 @@ class Execution(threading.Thread):
 
     async def _main(self) -> None:
         about = self.folder.about
-        log = EventLog(self.folder)
+        teller = Teller(self.folder, about, self.spec)
+        log = EventLog(self.folder, teller)
         grace = float(os.environ.get("RML_LOCAL_GRACE") or _GRACE)
         try:
             _end_orphans(log, grace)  # this thread has nothing else to do yet
@@ -101,6 +104,10 @@ class Execution(threading.Thread):
                 watch.cancel()
             log.append("run_finished", state=outcome.state, reason=reason, outputs=outcome.values.as_json())
         finally:
+            # After the end was recorded: whether somebody could be told of it changes nothing about the run.
+            if problem := teller.close():
+                with contextlib.suppress(OSError):
+                    log.append("telling_failed", reason=problem)
             log.close()
 
     async def _drive(self, log: EventLog, steps: StepRunner, arguments: Mapping[str, Any]) -> tuple[Outcome, str]:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,9 @@ class EventReader:
 class EventLog:
     """The log's single writer (the holder of the run's lock). Keeps the state folded as it goes."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, observe: Callable[[RunState, Mapping[str, Any]], None] | None = None) -> None:
+        """`observe` hears of every event after it was written; it must not raise."""
+        self._observe = observe
         reader = EventReader(folder.events_path)
         self.state = reader.poll()
         # A torn line must not become the beginning of the next one.
@@ -181,6 +183,8 @@ class EventLog:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         apply(self.state, line)
+        if self._observe is not None:
+            self._observe(self.state, line)
 
     def close(self) -> None:
         self._stream.close()
