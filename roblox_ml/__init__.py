@@ -34,10 +34,12 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "email": (".notify", "email"),
     "endpoint": ("._deploy", "endpoint"),
     "errors": (".errors", None),
+    "explain": ("._explain", "explain"),
     "gate": ("._graph.gates", "gate"),
     "gc": (".housekeeping", "gc"),
     "get_run": ("._runs", "get_run"),
     "get_sweep": ("._sweeps.result", "get_sweep"),
+    "index": ("._env._private", "index"),
     "integers": ("._sweeps.space", "integers"),
     "models": (".models", None),
     "on_alias": ("._graph.schedule", "on_alias"),
@@ -79,10 +81,12 @@ __all__ = [
     "email",
     "endpoint",
     "errors",
+    "explain",
     "gate",
     "gc",
     "get_run",
     "get_sweep",
+    "index",
     "integers",
     "models",
     "on_alias",
@@ -136,6 +140,8 @@ if TYPE_CHECKING:
     from ._artifacts import HTML, Artifact, Dataset, Markdown, Metrics, Model
     from ._cards.collect import card
     from ._deploy import deploy, endpoint, undeploy
+    from ._env._private import index
+    from ._explain import explain
     from ._graph.cluster import secret, toleration
     from ._graph.conditions import otherwise, when
     from ._graph.gates import at_most, gate

@@ -65,6 +65,7 @@ class _Parts:
     blobs: dict[str, bytes] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     lines: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def prepare(pipeline: Pipeline, arguments: Mapping[str, Any] | None = None) -> Built:
@@ -81,19 +82,28 @@ def prepare(pipeline: Pipeline, arguments: Mapping[str, Any] | None = None) -> B
     parts = _capture_steps(graph)
     if in_graph or parts.findings:
         raise _error(pipeline.name, in_graph, parts.findings)
+    notes = list(dict.fromkeys(parts.notes))
+    if arguments is not None and notes:
+        _say(notes)
     ir = dump_ir(to_ir(graph, parts.code, links=links))
     return Built(
         name=pipeline.name,
         ir=ir,
         blobs=parts.blobs,
         graph=graph,
-        provenance={**_provenance(pipeline), "lines": parts.lines},
+        provenance={**_provenance(pipeline), "lines": parts.lines, **({"environment": notes} if notes else {})},
         schedule=pipeline.schedule,
         triggers=pipeline.triggers,
         notify=pipeline.notify,
         steps=parts.code,
         arguments=given,
     )
+
+
+def _say(notes: list[str]) -> None:
+    """One line on what the steps' environments have that this kernel has not; `rml.explain(step)` has all of it."""
+    more = f" (and {len(notes) - 1} more: rml.explain(step))" if len(notes) > 1 else ""
+    print(f"environment: {notes[0]}{more}", file=sys.stderr)
 
 
 def _due_today(graph: Graph, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +133,8 @@ def _capture_step(name: str, component: Component, sdk: Bundle, parts: _Parts) -
 
     try:
         found = capture(component.function)
-        lock = lock_for(found.imports | implied_imports(found.files), component.options.packages)
+        imports = found.imports | implied_imports(found.files)
+        lock = lock_for(imports, component.options.packages, component.options.system_packages)
     except PipelineError as error:
         at = of_function(component.function)
         # A lock knows packages, not places: its findings are told at the step they concern.
@@ -132,6 +143,8 @@ def _capture_step(name: str, component: Component, sdk: Bundle, parts: _Parts) -
     bundle = build_bundle(found, python=f"{sys.version_info.major}.{sys.version_info.minor}", lock=lock.digest)
     parts.blobs[bundle.digest] = bundle.data
     parts.blobs[lock.digest] = lock.text.encode()
+    parts.blobs.update(lock.blobs())
+    parts.notes += lock.notes
     # For tracebacks. Cell numbers change without the code changing, so they stay outside the bundle.
     parts.lines[bundle.digest] = {f"{STEP_MODULE}.py": {str(n): origin.where for n, origin in found.lines.items()}}
     parts.code[name] = CodeRef(sdk.digest, bundle.digest, lock.digest, found.entry)

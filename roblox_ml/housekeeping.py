@@ -26,6 +26,7 @@ __all__ = ["Report", "gc"]
 
 _TEXT = (".json", ".jsonl", ".yaml", ".yml")
 _TEXT_LIMIT = 32 << 20
+_LOCK_START = b"# roblox-ml environment lock"
 _DAY = 86400.0
 
 
@@ -248,11 +249,12 @@ def _text_of(folder: Path) -> str:
 
 
 def _json_text(path: Path, size: int) -> str:
-    """The blob's text if it is a JSON document (a manifest names other blobs); "" for everything else."""
+    """The blob's text if it is a JSON document or a lock (a manifest names other blobs, a lock its wheels); else ""."""
     if size > _TEXT_LIMIT:
         return ""
     with contextlib.suppress(OSError), path.open("rb") as stream:
-        if stream.read(1) in (b"{", b"["):
+        start = stream.read(len(_LOCK_START))
+        if start[:1] in (b"{", b"[") or start == _LOCK_START:
             return path.read_text("utf-8", errors="replace")
     return ""
 

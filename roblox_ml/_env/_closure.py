@@ -40,9 +40,9 @@ class Closure:
     """Everything the roots need, with the installed versions."""
 
     pins: Mapping[str, str]
-    local: tuple[str, ...]  # distributions installed from a folder or a repository: shipped as source, not locked
+    local: tuple[str, ...]  # distributions installed from a folder: shipped as source, not locked
     local_requires: tuple[str, ...]  # what those require, as requirement strings
-    direct: Mapping[str, Finding]  # distributions that no index vouches for, each with its finding
+    carried: tuple[str, ...]  # pinned, but from a file, a URL or a repository: no index has them, their wheels travel
 
 
 def roots_of(imports: Iterable[str], packages: Sequence[str], installed: Installed) -> Roots:
@@ -77,7 +77,7 @@ def close(roots: Iterable[str], installed: Installed) -> Closure:
     pins: dict[str, str] = {}
     local: set[str] = set()
     local_requires: set[str] = set()
-    direct: dict[str, Finding] = {}
+    carried: set[str] = set()
     seen: dict[str, frozenset[str]] = {}
     pending = [(name, frozenset[str]()) for name in sorted(roots)]
     while pending:
@@ -90,12 +90,12 @@ def close(roots: Iterable[str], installed: Installed) -> Closure:
             continue
         extras |= known or frozenset()
         seen[name] = extras
-        if distribution.origin == "url":
-            direct[name] = _direct_url(name, distribution.version)
-        elif distribution.origin == "index":
-            pins[name] = distribution.version
-        else:
+        if distribution.origin == "local":
             local.add(name)
+        else:
+            pins[name] = distribution.version
+        if distribution.origin in ("url", "vcs"):
+            carried.add(name)
         for text in distribution.requires:
             requirement = _parsed(text)
             if requirement is None or not _applies(requirement, extras):
@@ -103,7 +103,9 @@ def close(roots: Iterable[str], installed: Installed) -> Closure:
             if name in local:
                 local_requires.add(_bare(requirement))
             pending.append((normal(requirement.name), frozenset(requirement.extras)))
-    return Closure(dict(sorted(pins.items())), tuple(sorted(local)), tuple(sorted(local_requires)), direct)
+    return Closure(
+        dict(sorted(pins.items())), tuple(sorted(local)), tuple(sorted(local_requires)), tuple(sorted(carried))
+    )
 
 
 @lru_cache(maxsize=8192)
@@ -144,15 +146,4 @@ def _missing(module: str, installed: Installed) -> Finding:
         where=WHERE,
         why="a step gets the packages that this Python has; a name that nothing here provides would fail in the step",
         fix=f"{hint}run `pip install {name}`, or ask for it in the step alone: @rml.step(packages=[{name!r}])",
-    )
-
-
-def _direct_url(name: str, version: str) -> Finding:
-    return Finding(
-        code="direct-url",
-        message=f"{name} {version} was installed from a file or a URL, not from an index",
-        where=WHERE,
-        why="a lock names versions that any machine can fetch from its index; this one has no such place",
-        fix=f"put the wheel where pip's find-links or an index offers it and run `pip install {name}=={version}`, "
-        f"or name a version that an index has: @rml.step(packages=[{f'{name}==…'!r}])",
     )

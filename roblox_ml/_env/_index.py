@@ -10,19 +10,34 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from .._runtime.environments import normal, platform_tag
-from .._runtime.indexes import TORCH_CPU_INDEX, find_uv, index_flags, pip_settings, redact, uv_environment
+from .._runtime.indexes import (
+    TORCH_CPU_INDEX,
+    find_uv,
+    index_flags,
+    named_credentials,
+    named_url,
+    pip_settings,
+    redact,
+    uv_environment,
+)
 from ..errors import EnvironmentError_, Finding
 from ._cache import folder, read_json, write_json
 from ._errors import WHERE, LockError
+from ._private import Index, project
 from ._wheels import hashes_in
 
-__all__ = ["Resolved", "hashes_of", "resolve"]
+__all__ = ["Named", "Resolved", "hashes_of", "resolve"]
 
+Named = Mapping[str, Index]
+"""Distributions that are taken from an index with a name, and from no other."""
+
+_NOTHING: Mapping[str, Index] = MappingProxyType({})
 _SECONDS = 300.0
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==([^\s\\;]+)")
 _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
@@ -42,40 +57,55 @@ class Resolved:
     hashes: tuple[str, ...]
 
 
-def hashes_of(pins: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def hashes_of(pins: Mapping[str, str], named: Named = _NOTHING) -> dict[str, tuple[str, ...]]:
     """sha256 hashes for every pin; only those never seen before are asked for."""
-    known = {name: kept for name, version in pins.items() if (kept := _kept(name, version))}
+    known = {name: kept for name, version in pins.items() if (kept := _kept(name, version, named))}
     unknown = {name: version for name, version in pins.items() if name not in known}
     if unknown:
         lines = [f"{name}=={version}" for name, version in sorted(unknown.items())]
-        found = _asked(lines, "--no-deps", cpu=any(version.endswith("+cpu") for version in unknown.values()))
+        cpu = any(version.endswith("+cpu") for version in unknown.values())
+        found = _asked(lines, _Question(("--no-deps",), {}, named), cpu=cpu)
         bare = [name for name in sorted(unknown) if name not in found or not found[name].hashes]
         if bare:
             raise LockError(_no_hashes(name, unknown[name]) for name in bare)
         for name, resolved in found.items():
-            _keep(name, resolved)
+            _keep(name, resolved, named)
             known[name] = resolved.hashes
     return {name: known[name] for name in sorted(pins)}
 
 
-def resolve(requirements: Iterable[str], preferences: Mapping[str, str]) -> dict[str, Resolved]:
-    """A set that satisfies the requirements, with the preferred versions wherever they fit, and every hash."""
+def resolve(
+    requirements: Iterable[str], preferences: Mapping[str, str], named: Named = _NOTHING, links: Sequence[Path] = ()
+) -> dict[str, Resolved]:
+    """A set that satisfies the requirements, with the preferred versions wherever they fit, and every hash.
+
+    `links` are folders of wheels to choose from besides the indexes.
+    """
     lines = sorted(set(requirements))
-    found = _asked(lines, preferences=preferences, cpu=any("+cpu" in line for line in lines))
+    flags = tuple(part for link in links for part in ("--find-links", str(link)))
+    found = _asked(lines, _Question(flags, preferences, named), cpu=any("+cpu" in line for line in lines))
     for name, resolved in found.items():
-        _keep(name, resolved)
+        if resolved.hashes:
+            _keep(name, resolved, named)
     return found
 
 
-def _asked(
-    lines: list[str], *flags: str, preferences: Mapping[str, str] | None = None, cpu: bool
-) -> dict[str, Resolved]:
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What uv is told besides the requirements."""
+
+    flags: tuple[str, ...]
+    preferences: Mapping[str, str]
+    named: Named
+
+
+def _asked(lines: list[str], question: _Question, *, cpu: bool) -> dict[str, Resolved]:
     """Ask uv; on failure take the hopeless requirements out and ask again, so that all of them are reported at once."""
     findings: list[Finding] = []
     wanted = lines
     extra: list[str] = []
     while True:
-        done = _uv(wanted, [*flags, *extra], preferences or {}, short=bool(extra))
+        done = _uv(wanted, question, extra)
         if isinstance(done, dict):
             if findings:
                 raise LockError(findings)
@@ -86,7 +116,12 @@ def _asked(
             continue
         hopeless = _hopeless(done, wanted)
         if not hopeless:
-            raise LockError([*findings, _failure(done)])
+            failure = _failure(done)
+            # uv's own cache may know enough while the index does not answer.
+            again = _uv(wanted, question, ["--offline"]) if failure.code == "index-unreachable" else done
+            if isinstance(again, dict) and not findings:
+                return again
+            raise LockError([*findings, failure])
         findings += [finding for _, finding in hopeless]
         gone = {line for line, _ in hopeless}
         wanted = [line for line in wanted if line not in gone]
@@ -94,9 +129,7 @@ def _asked(
             raise LockError(findings)
 
 
-def _uv(
-    lines: list[str], flags: list[str], preferences: Mapping[str, str], *, short: bool
-) -> dict[str, Resolved] | str:
+def _uv(lines: list[str], question: _Question, extra: list[str]) -> dict[str, Resolved] | str:
     """One `uv pip compile`; the pins, or uv's words on why not."""
     uv = find_uv()
     if uv is None:
@@ -105,16 +138,24 @@ def _uv(
         )
     settings = pip_settings()
     environment = uv_environment(settings)
-    if short:  # an index that this machine may not reach at all must fail in seconds
+    if extra:  # an index that this machine may not reach at all must fail in seconds
         environment |= {"UV_HTTP_TIMEOUT": "20", "UV_HTTP_RETRIES": "1"}
+    asked, plain = _by_index(lines, question.named)
+    urls = {index.name: named_url(index.name, index.url_env) or "" for index, _ in asked.values()}
+    environment |= named_credentials(urls)
     with tempfile.TemporaryDirectory(prefix="rml-lock-") as name:
         work = Path(name)
-        (work / "requirements.in").write_text("\n".join(lines) + "\n")
+        (work / "requirements.in").write_text("\n".join(plain) + "\n")
+        sources = ["requirements.in"]
+        if asked:
+            (work / "pyproject.toml").write_text(project(asked, urls))
+            sources.append("pyproject.toml")
         # An existing output is what uv prefers: a version changes only where it must.
-        (work / "lock.txt").write_text("".join(f"{name}=={version}\n" for name, version in sorted(preferences.items())))
+        kept = "".join(f"{name}=={version}\n" for name, version in sorted(question.preferences.items()))
+        (work / "lock.txt").write_text(kept)
         command = [
             uv, "pip", "compile", "--quiet", "--color", "never", "--generate-hashes", "--no-header", "--no-annotate",
-            "--python", sys.executable, *index_flags(settings), *flags, "requirements.in", "-o", "lock.txt",
+            "--python", sys.executable, *index_flags(settings), *question.flags, *extra, *sources, "-o", "lock.txt",
         ]  # fmt: skip
         try:
             done = subprocess.run(
@@ -127,6 +168,20 @@ def _uv(
             return redact(done.stderr.strip())
         found = _read((work / "lock.txt").read_text())
     return {name: _with_local_hashes(name, resolved, settings.find_links) for name, resolved in found.items()}
+
+
+def _by_index(lines: list[str], named: Named) -> tuple[dict[str, tuple[Index, str]], list[str]]:
+    """The requirements that have an index of their own, by distribution, and the others."""
+    asked: dict[str, tuple[Index, str]] = {}
+    plain: list[str] = []
+    for line in lines:
+        match = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line)
+        name = normal(match[0]) if match else ""
+        if name in named:
+            asked[name] = (named[name], line)
+        else:
+            plain.append(line)
+    return asked, plain
 
 
 def _with_local_hashes(name: str, resolved: Resolved, find_links: tuple[str, ...]) -> Resolved:
@@ -199,15 +254,17 @@ def _no_hashes(name: str, version: str) -> Finding:
     )
 
 
-def _file(name: str, version: str) -> Path:
-    return folder("hashes") / platform_tag() / f"{name}=={version}.json"
+def _file(name: str, version: str, named: Named) -> Path:
+    """The same version may be another file on an index of one's own."""
+    own = f"{named[name].name}::" if name in named else ""
+    return folder("hashes") / platform_tag() / f"{own}{name}=={version}.json"
 
 
-def _kept(name: str, version: str) -> tuple[str, ...]:
-    kept = read_json(_file(name, version))
+def _kept(name: str, version: str, named: Named) -> tuple[str, ...]:
+    kept = read_json(_file(name, version, named))
     return tuple(kept) if isinstance(kept, list) else ()
 
 
-def _keep(name: str, resolved: Resolved) -> None:
+def _keep(name: str, resolved: Resolved, named: Named) -> None:
     if resolved.hashes:
-        write_json(_file(name, resolved.version), list(resolved.hashes))
+        write_json(_file(name, resolved.version, named), list(resolved.hashes))

@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from .._runtime.environments import SCHEMA, normal, platform_tag, python_minor
-from ..errors import Finding
+from .._runtime.environments import SCHEMA, normal, platform_tag, python_minor, site_folders
+from .._runtime.wheels import is_installed
+from ._asked import Asked, in_folders, read_packages, state_of
 from ._cache import folder, read_json, read_text, write_json, write_text
+from ._carried import Wheel, bytes_of, from_installed, link_folder
 from ._closure import Closure, close, roots_of
-from ._errors import WHERE, LockError
+from ._drift import drift
+from ._errors import LockError
 from ._index import hashes_of, resolve
 from ._installed import Installed, installed
 from ._names import COMPANIONS
@@ -33,8 +36,9 @@ class Lock:
     """One environment: exact versions with hashes, for one Python minor and platform.
 
     `text` is hashed requirements, readable by pip and uv; `digest` its sha256. `in_place`: this interpreter has every pin
-    installed. `notes` say what a step's `packages` changed against this interpreter; `local` names what is source on this
-    machine (editable installs, checkouts) and travels in the bundle instead.
+    installed. `notes` say what a step's `packages` changed against this interpreter, and what has drifted in it; `local`
+    names what is source on this machine (editable installs, checkouts) and travels in the bundle instead; `wheels` are those
+    that no index has.
     """
 
     digest: str
@@ -45,60 +49,93 @@ class Lock:
     in_place: bool
     notes: tuple[str, ...] = ()
     local: tuple[str, ...] = ()
+    wheels: tuple[Wheel, ...] = ()
+
+    def blobs(self) -> dict[str, bytes]:
+        """What the store needs besides the text, by digest."""
+        return {wheel.digest: bytes_of(wheel) for wheel in self.wheels}
 
 
-def lock_for(imports: frozenset[str], packages: Sequence[str] = ()) -> Lock:
+def lock_for(imports: frozenset[str], packages: Sequence[str] = (), system: Sequence[str] = ()) -> Lock:
     """The lock of a step that imports these top-level names.
 
-    `packages` are requirement strings (`"scikit-learn==1.8.0"`) that override or add to what is installed; the rest keeps
-    its installed version wherever that fits. Raises `LockError` with every finding. Asks a package index only for what
-    `$RML_HOME/locks` has not seen.
+    `packages` override or add to what is installed: requirements (`"scikit-learn==1.8.0"`), wheels and folders of wheels
+    (`"./dist/mine-1.0-py3-none-any.whl"`, `"./dist"`), pinned repositories (`"mine @ git+https://…@<commit>"`), packages of a
+    named index (`"team::secretlib"`). The rest keeps its installed version wherever that fits. `system` are packages of the
+    image. Raises `LockError` with every finding. Asks a package index only for what `$RML_HOME/locks` has not seen.
     """
     now = installed()
-    request = _key(now.key, sorted(imports), list(packages), {name: list(rest) for name, rest in COMPANIONS.items()})
-    return _answer(request, str(folder()), imports, tuple(packages))
+    companions = {name: list(rest) for name, rest in COMPANIONS.items()}
+    request = _key(now.key, sorted(imports), list(packages), sorted(system), companions, state_of(packages))
+    lock = _answer(request, str(folder()), imports, tuple(packages), tuple(sorted(set(system))))
+    drifted = drift(imports, lock.pins, now, tuple(system))
+    return replace(lock, notes=lock.notes + drifted) if drifted else lock
 
 
 @lru_cache(maxsize=1024)
-def _answer(request: str, _: str, imports: frozenset[str], packages: tuple[str, ...]) -> Lock:
+def _answer(request: str, _: str, imports: frozenset[str], packages: tuple[str, ...], system: tuple[str, ...]) -> Lock:
     file = folder("requests") / f"{request}.json"
     lock = _kept(read_json(file))
     if lock is None:
-        lock = _make(imports, packages, installed())
+        lock = _make(imports, packages, system, installed())
         write_text(folder() / f"{lock.digest}.txt", lock.text)
         row = {"digest": lock.digest, "pins": dict(lock.pins), "notes": list(lock.notes), "local": list(lock.local)}
-        write_json(file, row)
+        write_json(file, row | {"wheels": [asdict(wheel) for wheel in lock.wheels]})
     have = installed().distributions
     fits = all(name in have and have[name].version == version for name, version in lock.pins.items())
+    fits = fits and all(is_installed(wheel.name, wheel.content, site_folders()) for wheel in lock.wheels)
     return replace(lock, in_place=fits)
 
 
-def _make(imports: frozenset[str], packages: tuple[str, ...], now: Installed) -> Lock:
-    asked, findings = _parsed(packages)
-    roots = roots_of(imports, [requirement.name for requirement in asked], now)
-    changing = [requirement for requirement in asked if not _met(requirement, now)]
-    names = {*roots.names, *(normal(requirement.name) for requirement in asked)}
+def _make(imports: frozenset[str], packages: tuple[str, ...], system: tuple[str, ...], now: Installed) -> Lock:
+    asked = read_packages(packages)
+    findings = list(asked.findings)
+    requested = {normal(requirement.name) for requirement in asked.requirements}
+    roots = roots_of(imports, [requirement.name for requirement in asked.requirements], now)
+    changing = {normal(r.name) for r in asked.requirements if not _met(r, now, asked)}
+    names = {*roots.names, *requested}
     closure = close(names, now)
-    overridden = {normal(requirement.name) for requirement in changing}
-    findings += [*roots.findings, *(finding for name, finding in closure.direct.items() if name not in overridden)]
+    findings += roots.findings
+    wheels = dict(asked.wheels)
+    edited: list[str] = []
+    for name in closure.carried:
+        if name not in changing and name not in wheels:
+            try:
+                wheels[name], by_hand = from_installed(name)
+                edited += [
+                    f"{name}: {file} differs from what was installed; the step gets it as it is here"
+                    for file in by_hand
+                ]
+            except LockError as error:
+                findings += error.findings
     if findings:
         raise LockError(findings)
+    pins, notes = dict(closure.pins), tuple(edited)
     if changing:
-        pins, notes = _override(names, asked, closure, now)
-    else:
-        pins, notes = dict(closure.pins), ()
-    local = tuple(sorted({*roots.local, *(name for name in closure.local if name not in overridden)}))
-    text = render(hashes_of(pins), pins)
+        pins, changed = _override(names, asked, wheels, closure, now)
+        notes = (*changed, *edited)
+    wheels |= in_folders(asked.folders, {name: v for name, v in pins.items() if name not in wheels})
+    own = {name: wheel for name, wheel in sorted(wheels.items()) if pins.get(name) == wheel.version}
+    hashes = hashes_of({name: version for name, version in pins.items() if name not in own}, asked.named)
+    hashes |= {name: (f"sha256:{wheel.digest}",) for name, wheel in own.items()}
+    local = tuple(sorted({*roots.local, *(name for name in closure.local if name not in changing)}))
+    indexes = sorted({index for name, index in asked.named.items() if name in pins}, key=lambda index: index.name)
+    about = [f"# index {index.name} {index.url_env}" for index in indexes]
+    about += [f"# system {name}" for name in system]
+    about += [f"# wheel {wheel.filename} {wheel.digest} {wheel.content}" for wheel in own.values()]
+    text = render(hashes, pins, about)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return Lock(digest, text, pins, python_minor(), platform_tag(), False, notes, local)
+    carried = tuple(own.values())
+    return Lock(digest, text, pins, python_minor(), platform_tag(), False, notes, local, carried)
 
 
-def render(hashes: Mapping[str, Sequence[str]], pins: Mapping[str, str]) -> str:
-    """The canonical text: header, then one sorted block of sorted hashes per distribution. No index, no path."""
+def render(hashes: Mapping[str, Sequence[str]], pins: Mapping[str, str], about: Sequence[str] = ()) -> str:
+    """The canonical text: header, then one sorted block of sorted hashes per distribution. No index's address, no path."""
     lines = [
         f"# roblox-ml environment lock, schema {SCHEMA}",
         f"# python {python_minor()}",
         f"# platform {platform_tag()}",
+        *about,
     ]
     blocks = (
         [f"{name}=={version}", *(f"--hash={value}" for value in sorted(hashes[name]))]
@@ -108,20 +145,25 @@ def render(hashes: Mapping[str, Sequence[str]], pins: Mapping[str, str]) -> str:
 
 
 def _override(
-    names: set[str], asked: Sequence[Requirement], closure: Closure, now: Installed
+    names: set[str], asked: Asked, wheels: Mapping[str, Wheel], closure: Closure, now: Installed
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Resolve with the asked-for requirements; everything else prefers its installed version. Also: what changed."""
-    requested = {normal(requirement.name) for requirement in asked}
-    lines = [_with_local_label(requirement, now) for requirement in asked]
-    lines += [f"{name}" for name in names - requested if name in closure.pins]
+    requested = {normal(requirement.name) for requirement in asked.requirements}
+    lines = [_with_local_label(requirement, now) for requirement in asked.requirements]
+    lines += [f"{name}" for name in names - requested if name in closure.pins and name not in wheels]
     # A build label ("+cpu") is a choice that a resolver would undo: PyPI's torch for Linux is the CUDA build.
     lines += [f"{name}=={pin}" for name, pin in closure.pins.items() if "+" in pin and name not in requested]
+    lines += [f"{name}=={wheel.version}" for name, wheel in wheels.items() if name not in requested]
     lines += closure.local_requires
-    have = {name: found.version for name, found in now.distributions.items() if found.origin == "index"}
-    file = folder("resolved") / f"{_key(sorted(set(lines)), dict(closure.pins), python_minor(), platform_tag())}.json"
+    links = [*(link_folder(wheel) for wheel in wheels.values()), *asked.folders]
+    have = {name: found.version for name, found in now.distributions.items() if found.origin != "local"}
+    about = [sorted(set(lines)), dict(closure.pins), python_minor(), platform_tag()]
+    if links or asked.named:
+        about += [state_of(map(str, links)), {name: index.name for name, index in asked.named.items()}]
+    file = folder("resolved") / f"{_key(*about)}.json"
     pins = _still_true(read_json(file), have)
     if pins is None:
-        pins = {name: found.version for name, found in resolve(lines, have).items()}
+        pins = {name: found.version for name, found in resolve(lines, have, asked.named, links).items()}
         write_json(file, {name: [version, have.get(name)] for name, version in pins.items()})
     notes = []
     for name, version in sorted(pins.items()):
@@ -132,6 +174,8 @@ def _override(
         elif now.distributions[name].version != version:
             reason = "asked for" if name in requested else "so that the set fits"
             notes.append(f"{name} {now.distributions[name].version} → {version} ({reason})")
+        elif name in asked.wheels:
+            notes.append(f"{name} {version} is another build than the one installed here (asked for)")
     return dict(sorted(pins.items())), tuple(notes)
 
 
@@ -152,42 +196,15 @@ def _with_local_label(requirement: Requirement, now: Installed) -> str:
     return str(requirement)
 
 
-def _met(requirement: Requirement, now: Installed) -> bool:
+def _met(requirement: Requirement, now: Installed, asked: Asked) -> bool:
     """Whether what is installed already is what was asked for, so that nothing needs resolving."""
-    have = now.distributions.get(normal(requirement.name))
+    name = normal(requirement.name)
+    if name in asked.wheels:
+        return is_installed(name, asked.wheels[name].content, site_folders())
+    have = now.distributions.get(name)
     if have is None or have.origin != "index" or requirement.extras:
         return False
     return requirement.specifier.contains(have.version, prereleases=True)
-
-
-def _parsed(packages: Sequence[str]) -> tuple[list[Requirement], list[Finding]]:
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    asked: list[Requirement] = []
-    findings: list[Finding] = []
-    for text in packages:
-        try:
-            requirement = Requirement(text)
-        except (InvalidRequirement, TypeError) as error:
-            findings.append(
-                _bad(text, str(error).splitlines()[0], 'write it as pip does: "scikit-learn==1.8.0", "pandas>=2,<3"')
-            )
-            continue
-        if requirement.url:
-            findings.append(
-                _bad(
-                    text, "a URL is no version that other machines can verify", f"name a version: {requirement.name}==…"
-                )
-            )
-        elif normal(requirement.name).startswith("roblox-ml"):
-            findings.append(_bad(text, "roblox_ml travels with the step already", "remove it from packages"))
-        elif requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            asked.append(requirement)
-    return asked, findings
-
-
-def _bad(text: object, why: str, fix: str) -> Finding:
-    return Finding("bad-requirement", f"packages: {text!r} cannot be used", WHERE, why, fix)
 
 
 def _kept(row: object) -> Lock | None:
@@ -195,6 +212,9 @@ def _kept(row: object) -> Lock | None:
     if not isinstance(row, dict):
         return None
     text = read_text(folder() / f"{row['digest']}.txt")
+    wheels = tuple(Wheel(**wheel) for wheel in row.get("wheels", ()))
+    if any(not (link_folder(wheel) / wheel.filename).is_file() for wheel in wheels):
+        return None
     if text is None or hashlib.sha256(text.encode()).hexdigest() != row["digest"]:
         return None
     return Lock(
@@ -206,6 +226,7 @@ def _kept(row: object) -> Lock | None:
         False,
         tuple(row["notes"]),
         tuple(row["local"]),
+        wheels,
     )
 
 

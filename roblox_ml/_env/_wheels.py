@@ -10,21 +10,18 @@ from pathlib import Path
 from .._runtime.environments import normal
 from .._store import digest_of_file
 
-__all__ = ["hashes_in"]
+__all__ = ["hashes_in", "wheels_in"]
 
 
 def hashes_in(find_links: Iterable[str], name: str, version: str) -> tuple[str, ...]:
     """`sha256:…` of every wheel of this exact version in the local folders among `find_links`."""
-    return tuple(
-        sorted(
-            {
-                f"sha256:{digest_of_file(wheel)}"
-                for folder in _local(find_links)
-                for wheel in sorted(folder.glob("*.whl"))
-                if _is(wheel, name, version)
-            }
-        )
-    )
+    return tuple(sorted({f"sha256:{digest_of_file(wheel)}" for wheel in wheels_in(find_links, name, version)}))
+
+
+def wheels_in(find_links: Iterable[str], name: str, version: str) -> list[Path]:
+    """Every wheel of this exact version in the local folders among `find_links`."""
+    folders = _local(find_links)
+    return [wheel for folder in folders for wheel in sorted(folder.glob("*.whl")) if _is(wheel, name, version)]
 
 
 def _local(find_links: Iterable[str]) -> Iterator[Path]:

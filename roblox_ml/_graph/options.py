@@ -30,6 +30,9 @@ _LABEL = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[A-Za-z0-9._, -]+\])?\s*(?:[<>=!~].*|@.*)?$")
 _IMAGE = re.compile(r"^[a-z0-9][A-Za-z0-9._/:-]*(?:@sha256:[0-9a-f]{64})?$")
 _QUEUE = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")
+# A wheel's path, a folder of wheels, or a requirement from an index with a name: "team::secretlib==2.0".
+_WHEELS = re.compile(r"^(?:\S.*\.whl|[~./].*|[A-Za-z0-9_-]+(?:@[A-Za-z_]\w*)?::\S.*)$")
+_SYSTEM_PACKAGE = re.compile(r"^[a-z0-9][A-Za-z0-9+._:-]*$")
 _DEFAULT_GPU = "nvidia.com/gpu"
 # What people type who know other tools; difflib alone would not find these.
 _KNOWN_AS = {
@@ -76,6 +79,7 @@ class Options:
     timeout: int | None = None
     cache: bool = True
     packages: tuple[str, ...] = ()
+    system_packages: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     node_selector: tuple[tuple[str, str], ...] = ()
     tolerations: tuple[Toleration, ...] = ()
@@ -215,9 +219,19 @@ def _packages(value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, list | tuple):
         raise _Wrong("not a list of requirements", fix)
     for item in value:
-        if not isinstance(item, str) or not _REQUIREMENT.match(item.strip()):
+        if not isinstance(item, str) or not (_REQUIREMENT.match(item.strip()) or _WHEELS.match(item.strip())):
             raise _Wrong(f"{item!r} is no requirement", fix)
     return tuple(item.strip() for item in value)
+
+
+def _system_packages(value: Any) -> tuple[str, ...]:
+    fix = 'write system_packages=["libgomp1"] (Debian packages, or shared libraries: "libgomp.so.1")'
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise _Wrong("not a list of system packages", fix)
+    for item in value:
+        if not isinstance(item, str) or not _SYSTEM_PACKAGE.match(item):
+            raise _Wrong(f"{item!r} is no system package", fix)
+    return tuple(sorted(set(value)))
 
 
 def _pairs(example: str) -> Callable[[Any], tuple[tuple[str, str], ...]]:
@@ -282,6 +296,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "timeout": _timeout,
     "cache": _flag,
     "packages": _packages,
+    "system_packages": _system_packages,
     "labels": _pairs('labels={"team": "safety"}'),
     "node_selector": _pairs('node_selector={"node.kubernetes.io/instance-type": "g5.xlarge"}'),
     "tolerations": _tolerations,

@@ -110,6 +110,7 @@ def step(
     timeout: str | int | None = None,
     cache: bool = True,
     packages: list[str] | tuple[str, ...] = (),
+    system_packages: list[str] | tuple[str, ...] = (),
     labels: Mapping[str, str] | None = None,
     node_selector: Mapping[str, str] | None = None,
     tolerations: Sequence[Toleration] = (),

@@ -84,9 +84,15 @@ def _environment(lock: str) -> str | None:
     from . import environments
 
     text = bundles.fetch(lock).decode()
+    if "\n# system " in text:
+        from . import system_packages
+
+        system_packages.check(environments.parse(text).system)
     if not environments.in_place(text):
         home = os.environ.get("RML_HOME")
         return str(environments.ensure(text, lock, Path(home) if home else None))
+    if "\n# system " in text or "\n# wheel " in text:
+        return None  # no time stamp of site-packages vouches for these: they are looked at each time
     try:
         memo.parent.mkdir(parents=True, exist_ok=True)
         fresh = memo.with_name(f"{lock}.{os.getpid()}")

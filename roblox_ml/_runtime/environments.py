@@ -17,7 +17,7 @@ import sysconfig
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import EnvironmentError_
@@ -41,17 +41,27 @@ __all__ = [
 SCHEMA = 1
 MARKER = ".complete"  # holds the lock's digest; its time stamp is when the environment was last entered
 _HEADER = re.compile(r"# (roblox-ml environment lock, schema|python|platform) (\S+)")
+_WHEEL = re.compile(r"# wheel (\S+) ([0-9a-f]{64}) ([0-9a-f]{64})")
+_INDEX = re.compile(r"# index (\S+) ([A-Za-z_][A-Za-z0-9_]*)")
+_SYSTEM = re.compile(r"# system (\S+)")
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s\\;]+)")
 _SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedLock:
-    """What a lock's text says: for which Python and platform, and which version of what."""
+    """What a lock's text says: for which Python and platform, and which version of what.
+
+    `wheels` are kept in the store: (file name, digest, digest of what it installs) by distribution. `indexes` are private
+    ones by name, each with the variable that holds its address. `system` are the image's packages.
+    """
 
     python: str
     platform: str
     pins: Mapping[str, str]
+    wheels: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
+    indexes: Mapping[str, str] = field(default_factory=dict)
+    system: tuple[str, ...] = ()
 
 
 def python_minor() -> str:
@@ -80,7 +90,11 @@ def parse(lock_text: str) -> ParsedLock:
             fix="compile the pipeline again with this version of roblox_ml",
         )
     pins = {normal(match[1]): match[2] for match in map(_PIN.match, lock_text.splitlines()) if match}
-    return ParsedLock(header.get("python", ""), header.get("platform", ""), pins)
+    comments = [line for line in lock_text.splitlines() if line.startswith("# ")]
+    wheels = {normal(m[1].partition("-")[0]): (m[1], m[2], m[3]) for m in map(_WHEEL.fullmatch, comments) if m}
+    indexes = {m[1]: m[2] for m in map(_INDEX.fullmatch, comments) if m}
+    system = tuple(m[1] for m in map(_SYSTEM.fullmatch, comments) if m)
+    return ParsedLock(header.get("python", ""), header.get("platform", ""), pins, wheels, indexes, system)
 
 
 def in_place(lock_text: str) -> bool:
@@ -91,7 +105,14 @@ def in_place(lock_text: str) -> bool:
     lock = parse(lock_text)
     if lock.python != python_minor() or lock.platform != platform_tag():
         return False
-    return _installed(lock.pins) == lock.pins
+    if _installed(lock.pins) != lock.pins:
+        return False
+    if not lock.wheels:
+        return True
+    from .wheels import is_installed
+
+    # Two builds of one version are told apart by what they put on disk: a wheel of one's own is rebuilt without a thought.
+    return all(is_installed(name, wheel[2], site_folders()) for name, wheel in lock.wheels.items())
 
 
 def ensure(lock_text: str, digest: str, home: Path | None = None) -> Path:
@@ -189,13 +210,12 @@ def _build(folder: Path, lock_text: str, lock: ParsedLock, handle: int) -> None:
 
     uv = find_uv()
     settings = pip_settings()
-    environment = uv_environment(settings)
+    environment = {**uv_environment(settings), **_named_indexes(lock)}
     requirements = folder / "lock.txt"
     python = folder / "bin" / "python"
     if uv:
         _call([uv, "venv", "--quiet", "--no-project", "--python", sys.executable, str(folder)], environment, handle)
         install = [uv, "pip", "install", "--quiet", "--python", str(python), *index_flags(settings)]
-        extra = ["--index", TORCH_CPU_INDEX]
     else:
         _call([sys.executable, "-m", "venv", "--without-pip", str(folder)], environment, handle)
         install = [
@@ -205,18 +225,59 @@ def _build(folder: Path, lock_text: str, lock: ParsedLock, handle: int) -> None:
             "--no-compile",
             "--disable-pip-version-check",
         ]
-        extra = ["--extra-index-url", TORCH_CPU_INDEX]
     requirements.write_text(lock_text)
     if not lock.pins:
         return
-    install += ["--require-hashes", "--no-deps", "-r", str(requirements)]
+    source = requirements
+    if lock.wheels:
+        from .wheels import with_local_wheels
+
+        source = with_local_wheels(lock_text, lock, folder / ".wheels")
+    install += ["--require-hashes", "--no-deps", "-r", str(source)]
     try:
         _call(install, environment, handle)
     except EnvironmentError_:
         # CPU builds ("+cpu") lie in a find-links folder, or else on PyTorch's own index; nothing else is asked there.
-        if not any(version.endswith("+cpu") for version in lock.pins.values()) or settings.no_index:
-            raise
-        _call([*install, *extra], environment, handle)
+        cpu = any(version.endswith("+cpu") for version in lock.pins.values()) and not settings.no_index
+        if not _worked_with(install, {**environment, "UV_OFFLINE": "1"}, handle, uv):
+            if not cpu:
+                raise
+            for name in ("UV_EXTRA_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
+                environment[name] = f"{environment.get(name, '')} {TORCH_CPU_INDEX}".strip()
+            _call(install, environment, handle)
+
+
+def _worked_with(install: list[str], environment: Mapping[str, str], handle: int, uv: str | None) -> bool:
+    """Whether uv's own cache has everything: an index that does not answer is not needed then."""
+    if not uv:
+        return False
+    try:
+        _call(install, environment, handle)
+    except EnvironmentError_:
+        return False
+    return True
+
+
+def _named_indexes(lock: ParsedLock) -> dict[str, str]:
+    """Variables that tell uv and pip of the private indexes a lock names. Their addresses are this machine's business."""
+    from .indexes import named_url
+
+    urls = {name: named_url(name, variable) for name, variable in lock.indexes.items()}
+    missing = sorted(name for name, url in urls.items() if not url)
+    if missing:
+        name = missing[0]
+        raise EnvironmentError_(
+            f"the package index {name!r} is not known on this machine",
+            why="the lock names it, and never holds its address: that may contain a password",
+            fix=f"set {lock.indexes[name]} to its address where the step runs "
+            f'(on a cluster: rml.secret("…", env="{lock.indexes[name]}"))',
+        )
+    found: dict[str, str] = {}
+    for variable in ("UV_EXTRA_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
+        listed = [*os.environ.get(variable, "").split(), *(url for _, url in sorted(urls.items()) if url)]
+        if urls:
+            found[variable] = " ".join(listed)
+    return found
 
 
 def _pip(python: Path, environment: Mapping[str, str], handle: int) -> list[str]:

@@ -2,22 +2,39 @@
 
 A company sets its mirror once, in pip's configuration; both the lock (made in the notebook) and the environment (built
 in the step) must ask the same places. uv does not read pip's files, so they are read here, in pip's order of
-precedence. Nothing read here is ever written into a lock. Standard library only.
+precedence. A private index has a name; its address, credentials and all, is looked up under that name where it is needed.
+Nothing read here is ever written into a lock, nor put on a command line, which every user of a machine can read.
+Standard library only.
 """
 
 from __future__ import annotations
 
 import configparser
+import json
 import os
 import re
 import shutil
 import sys
+import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["TORCH_CPU_INDEX", "PipSettings", "find_uv", "index_flags", "pip_settings", "redact", "uv_environment"]
+__all__ = [
+    "TORCH_CPU_INDEX",
+    "PipSettings",
+    "bare",
+    "find_uv",
+    "index_flags",
+    "named_credentials",
+    "named_url",
+    "pip_settings",
+    "redact",
+    "uv_environment",
+    "variable_of",
+]
 
 # The one public index that may be named: PyPI's torch for Linux is the CUDA build, gigabytes nobody asked for.
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -67,26 +84,28 @@ def pip_settings() -> PipSettings:
 
 
 def index_flags(settings: PipSettings | None = None) -> list[str]:
-    """Flags that make uv ask the places pip would ask. All indexes count alike, as for pip."""
+    """Flags that go with `uv_environment`, which has the addresses: those may hold passwords, and flags are public."""
     chosen = pip_settings() if settings is None else settings
     flags: list[str] = []
     for link in chosen.find_links:
         flags += ["--find-links", link]
     for host in chosen.trusted_hosts:
         flags += ["--allow-insecure-host", host]
-    if chosen.no_index:
-        return [*flags, "--no-index"]
-    if chosen.index_url:
-        flags += ["--index-url", chosen.index_url]
-    for url in chosen.extra_index_urls:
-        flags += ["--extra-index-url", url]
-    return flags
+    return [*flags, "--no-index"] if chosen.no_index else flags
 
 
 def uv_environment(settings: PipSettings | None = None) -> dict[str, str]:
-    """This process's environment with pip's time-out and certificates carried over to uv; what is set for uv stays."""
+    """This process's environment with pip's indexes, time-out and certificates said to uv; what is set for uv stays.
+
+    All indexes count alike, as for pip.
+    """
     chosen = pip_settings() if settings is None else settings
     environment = dict(os.environ)
+    if chosen.index_url and not chosen.no_index:
+        environment.setdefault("UV_DEFAULT_INDEX", chosen.index_url)
+    if chosen.extra_index_urls and not chosen.no_index:
+        extra = [*environment.get("UV_EXTRA_INDEX_URL", "").split(), *chosen.extra_index_urls]
+        environment["UV_EXTRA_INDEX_URL"] = " ".join(dict.fromkeys(extra))
     # uv stops at the first index that knows a name; pip takes the best version of all. In the environment rather than
     # in the flags, so that a caller can add indexes without saying it twice.
     environment.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
@@ -97,6 +116,50 @@ def uv_environment(settings: PipSettings | None = None) -> dict[str, str]:
     if chosen.cert:
         environment.setdefault("SSL_CERT_FILE", chosen.cert)
     return environment
+
+
+def variable_of(name: str) -> str:
+    """The environment variable that holds a named index's address unless another was declared: `RML_INDEX_TEAM_URL`."""
+    return f"RML_INDEX_{_upper(name)}_URL"
+
+
+def named_url(name: str, variable: str = "") -> str | None:
+    """The address of the index `name`: from the environment, else from `$RML_HOME/indexes.json`; None when neither knows.
+
+    The file is `{"team": "https://…"}`; an address there has no password (uv, pip and netrc have places for those).
+    """
+    for key in dict.fromkeys((variable or variable_of(name), variable_of(name))):
+        if value := os.environ.get(key, "").strip():
+            return value
+    from .._store import home
+
+    try:
+        kept = json.loads((home() / "indexes.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = kept.get(name) if isinstance(kept, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def bare(url: str) -> str:
+    """The address without user and password."""
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def named_credentials(urls: Mapping[str, str]) -> dict[str, str]:
+    """The user and password of each named address, as the variables that uv reads for an index of this name."""
+    found: dict[str, str] = {}
+    for name, url in urls.items():
+        parts = urllib.parse.urlsplit(url)
+        if parts.username:
+            found[f"UV_INDEX_{_upper(name)}_USERNAME"] = urllib.parse.unquote(parts.username)
+            found[f"UV_INDEX_{_upper(name)}_PASSWORD"] = urllib.parse.unquote(parts.password or "")
+    return found
+
+
+def _upper(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", "_", name).upper()
 
 
 def find_uv() -> str | None:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from . import _data, _models, _pipelines, _serving, _stack
+from . import _data, _explain, _models, _pipelines, _serving, _stack
 
 app = typer.Typer(
     name="rml",
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 _stack.add_to(app)
 _pipelines.add_to(app)
+_explain.add_to(app)
 _data.add_to(app)
 _models.add_to(app)
 _serving.add_to(app)

@@ -19,10 +19,14 @@ def load_pipeline(target: str) -> Pipeline:
     """The pipeline `FILE[:NAME]` names; the file's only one when no name is given."""
     file, _, name = target.partition(":")
     path = Path(file)
+    return _choose(load_names(path), name, path)
+
+
+def load_names(path: Path) -> Mapping[str, Any]:
+    """What a file or notebook defines, after running it."""
     if not path.is_file():
-        raise typer.BadParameter(f"there is no file {file!r}", param_hint="FILE")
-    names = _run_notebook(path) if path.suffix == ".ipynb" else _import_file(path)
-    return _choose(names, name, path)
+        raise typer.BadParameter(f"there is no file {str(path)!r}", param_hint="FILE")
+    return _run_notebook(path) if path.suffix == ".ipynb" else _import_file(path)
 
 
 def _import_file(path: Path) -> Mapping[str, Any]:

@@ -74,16 +74,17 @@ def test_what_is_required_but_not_installed_is_left_out() -> None:
     assert dict(close(["a"], site(dist("a", "gone>=2", "bro ken"))).pins) == {"a": "1"}
 
 
-@pytest.mark.parametrize("origin", ["local", "vcs"])
-def test_source_installs_are_not_locked_but_what_they_need_is(origin: str) -> None:
-    closure = close(["mine"], site(dist("mine", "b[x]>=1", origin=origin), dist("b")))
+def test_source_installs_are_not_locked_but_what_they_need_is() -> None:
+    closure = close(["mine"], site(dist("mine", "b[x]>=1", origin="local"), dist("b")))
     assert dict(closure.pins) == {"b": "1"}
     assert closure.local == ("mine",) and closure.local_requires == ("b[x]>=1",)
 
 
-def test_a_direct_url_is_a_finding() -> None:
-    closure = close(["wheel-from-disk"], site(dist("wheel-from-disk", origin="url")))
-    assert closure.direct["wheel-from-disk"].code == "direct-url" and not closure.pins
+@pytest.mark.parametrize("origin", ["url", "vcs"])
+def test_what_no_index_has_is_pinned_and_carried(origin: str) -> None:
+    closure = close(["from-disk"], site(dist("from-disk", "b", origin=origin), dist("b")))
+    assert dict(closure.pins) == {"b": "1", "from-disk": "1"} and closure.carried == ("from-disk",)
+    assert not closure.local
 
 
 @given(

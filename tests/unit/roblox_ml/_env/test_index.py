@@ -65,13 +65,37 @@ def test_config_files_can_be_switched_off(monkeypatch) -> None:
     assert files[-1] == Path("/my/pip.conf") and Path("/etc/pip.conf") in files
 
 
-def test_flags_say_what_pip_says() -> None:
+def test_flags_and_variables_together_say_what_pip_says(monkeypatch) -> None:
+    for name in ("UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
     settings = PipSettings("https://i/simple", ("https://e/simple",), ("/w",), trusted_hosts=("h",))
-    assert index_flags(settings) == [
-        "--find-links", "/w", "--allow-insecure-host", "h",
-        "--index-url", "https://i/simple", "--extra-index-url", "https://e/simple",
-    ]  # fmt: skip
-    assert index_flags(PipSettings(find_links=("/w",), no_index=True)) == ["--find-links", "/w", "--no-index"]
+    assert index_flags(settings) == ["--find-links", "/w", "--allow-insecure-host", "h"]
+    said = uv_environment(settings)
+    assert (said["UV_DEFAULT_INDEX"], said["UV_EXTRA_INDEX_URL"]) == ("https://i/simple", "https://e/simple")
+    closed = PipSettings("https://i/simple", find_links=("/w",), no_index=True)
+    assert index_flags(closed) == ["--find-links", "/w", "--no-index"] and "UV_DEFAULT_INDEX" not in uv_environment(
+        closed
+    )
+
+
+def test_no_address_is_put_on_a_command_line() -> None:
+    """Every user of a machine can read the arguments of every process, and an address may hold a password."""
+    settings = PipSettings("https://me:secret@i/simple", ("https://me:secret@e/simple",))
+    assert not any("secret" in flag or "://" in flag for flag in index_flags(settings))
+
+
+def test_a_named_index_is_looked_up_and_its_password_kept_apart(rml_home, monkeypatch) -> None:
+    assert indexes.named_url("team") is None
+    (rml_home / "indexes.json").write_text('{"team": "https://file/simple"}')
+    assert indexes.named_url("team") == "https://file/simple"
+    monkeypatch.setenv("RML_INDEX_TEAM_URL", "https://env/simple")
+    assert indexes.named_url("team") == "https://env/simple" == indexes.named_url("team", "NOT_SET")
+    monkeypatch.setenv("OWN", "https://me:p%40ss@own:8080/simple")
+    url = indexes.named_url("team", "OWN")
+    assert indexes.bare(url) == "https://own:8080/simple"
+    assert indexes.named_credentials({"my-team": url}) == {
+        "UV_INDEX_MY_TEAM_USERNAME": "me", "UV_INDEX_MY_TEAM_PASSWORD": "p@ss",
+    }  # fmt: skip
 
 
 def test_passwords_do_not_reach_a_message() -> None:

@@ -29,11 +29,11 @@ def index(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     asked: list[object] = []
     _locks._answer.cache_clear()
 
-    def hashes_of(pins):
+    def hashes_of(pins, named):
         asked.append(dict(pins))
         return {name: fake_hash(name, version) for name, version in pins.items()}
 
-    def resolve(lines, preferences):
+    def resolve(lines, preferences, named, links):
         asked.append(sorted(lines))
         pins = {"numpy": HAVE["numpy"].version, "brand-new": "1.0", "scikit-learn": "0.0.1"}
         return {name: Resolved(version, fake_hash(name, version)) for name, version in pins.items()}
@@ -123,7 +123,7 @@ def test_all_findings_come_at_once_and_no_index_is_asked(index) -> None:
 def test_two_processes_with_other_hash_seeds_agree(rml_home: Path) -> None:
     program = (
         "from roblox_ml._env import _locks;"
-        "_locks.hashes_of = lambda pins: {n: ('sha256:' + 'b'*64, 'sha256:' + 'a'*64) for n in pins};"
+        "_locks.hashes_of = lambda pins, named: {n: ('sha256:' + 'b'*64, 'sha256:' + 'a'*64) for n in pins};"
         "print(_locks.lock_for(frozenset({'transformers', 'sklearn', 'pandas', 'torch'})).text)"
     )
     texts = {
