@@ -26,6 +26,7 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "at_most": ("._graph.gates", "at_most"),
     "card": ("._cards.collect", "card"),
     "choice": ("._sweeps.space", "choice"),
+    "compare": ("._compare.comparing", "compare"),
     "cron": ("._graph.schedule", "cron"),
     "dataset": ("._graph.system", "dataset"),
     "datasets": (".datasets", None),
@@ -73,6 +74,7 @@ __all__ = [
     "at_most",
     "card",
     "choice",
+    "compare",
     "cron",
     "dataset",
     "datasets",
@@ -139,6 +141,7 @@ if TYPE_CHECKING:
     from . import datasets, errors, models
     from ._artifacts import HTML, Artifact, Dataset, Markdown, Metrics, Model
     from ._cards.collect import card
+    from ._compare.comparing import compare
     from ._deploy import deploy, endpoint, undeploy
     from ._env._private import index
     from ._explain import explain

@@ -47,7 +47,9 @@ class Cards(Mapping[str, SavedCard]):
             return SavedCard(step, self._found[step])
         except KeyError:
             there = ", ".join(self._found) or "no step"
-            raise KeyError(f'no card of {step!r}; there are cards of: {there}. In the step: rml.card("title")') from None
+            raise KeyError(
+                f'no card of {step!r}; there are cards of: {there}. In the step: rml.card("title")'
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._found)

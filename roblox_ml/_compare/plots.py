@@ -17,7 +17,18 @@ __all__ = ["Axis", "Point", "bars", "history", "lines", "parallel", "scatter"]
 
 WIDTH, HEIGHT = 640, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 30, 44
-_PALETTE = ("#2f81f7", "#d4762c", "#2da44e", "#a371f7", "#bf4b8a", "#8a7a1f", "#1b8f9e", "#e5534b", "#6e7781", "#5b8c3a")
+_PALETTE = (
+    "#2f81f7",
+    "#d4762c",
+    "#2da44e",
+    "#a371f7",
+    "#bf4b8a",
+    "#8a7a1f",
+    "#1b8f9e",
+    "#e5534b",
+    "#6e7781",
+    "#5b8c3a",
+)
 _GREY = "#8b949e"
 _LOW, _HIGH = (47, 129, 247), (224, 112, 32)  # worst and best of a metric
 
@@ -117,7 +128,11 @@ def lines(series: Sequence[tuple[str, Sequence[tuple[float, float]], bool]], y_n
     for index, (label, points, dim) in enumerate(given):
         colour = _GREY if dim else _PALETTE[index % len(_PALETTE)]
         path = "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in points) if points else ""
-        last = f'<circle cx="{x(points[-1][0]):.1f}" cy="{y(points[-1][1]):.1f}" r="2.5" fill="{colour}"/>' if points else ""
+        last = (
+            f'<circle cx="{x(points[-1][0]):.1f}" cy="{y(points[-1][1]):.1f}" r="2.5" fill="{colour}"/>'
+            if points
+            else ""
+        )
         drawn.append(
             f'<g opacity="{0.6 if dim else 1}"><title>{escaped(label, 200)}</title>'
             f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>{last}</g>'
@@ -147,7 +162,9 @@ def bars(labels: Sequence[str], values: Sequence[float], name: str) -> str:
     return _svg(f"{name} by run", "".join(drawn), height=height)
 
 
-def parallel(axes: Sequence[Axis], colour: Sequence[float | None], labels: Sequence[str], *, maximize: bool = True) -> str:
+def parallel(
+    axes: Sequence[Axis], colour: Sequence[float | None], labels: Sequence[str], *, maximize: bool = True
+) -> str:
     """Parallel coordinates: a line per run through its values, coloured by the metric (the last axis, usually)."""
     if len(axes) < 2:
         return ""
@@ -159,7 +176,10 @@ def parallel(axes: Sequence[Axis], colour: Sequence[float | None], labels: Seque
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     drawn: list[tuple[float, str]] = []
     for row, label in enumerate(labels):
-        points = [(70 + n * gap, place(axis.values[row])) for n, (axis, (place, _)) in enumerate(zip(axes, columns, strict=True))]
+        points = [
+            (70 + n * gap, place(axis.values[row]))
+            for n, (axis, (place, _)) in enumerate(zip(axes, columns, strict=True))
+        ]
         path = "".join(
             f"{'M' if not n or points[n - 1][1] is None else 'L'}{px:.1f} {py:.1f}"
             for n, (px, py) in enumerate(points)
@@ -218,10 +238,16 @@ def _axes(x: _Scale, y: _Scale, x_name: str, y_name: str, *, whole: bool = False
         if whole and tick != int(tick):
             continue
         shown = number(int(tick)) if whole else number(tick)
-        parts.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - _BOTTOM + 18}" text-anchor="middle" font-size="11">{escaped(shown)}</text>')
+        parts.append(
+            f'<text x="{x(tick):.1f}" y="{HEIGHT - _BOTTOM + 18}" text-anchor="middle" font-size="11">{escaped(shown)}</text>'
+        )
     middle = (_LEFT + WIDTH - _RIGHT) / 2
-    parts.append(f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{HEIGHT - _BOTTOM}" y2="{HEIGHT - _BOTTOM}" stroke="{_GREY}"/>')
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle" font-size="12">{escaped(x_name, 60)}</text>')
+    parts.append(
+        f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{HEIGHT - _BOTTOM}" y2="{HEIGHT - _BOTTOM}" stroke="{_GREY}"/>'
+    )
+    parts.append(
+        f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle" font-size="12">{escaped(x_name, 60)}</text>'
+    )
     parts.append(f'<text x="{_LEFT - 52}" y="16" font-size="12" font-weight="600">{escaped(y_name, 60)}</text>')
     return "".join(parts)
 

@@ -44,7 +44,9 @@ class Backend(Protocol):
 class Local:
     """Trials as runs of the local executor; what is equal in two trials runs once, through the cache."""
 
-    def __init__(self, built: Any, sweep: str, prefix: str, constants: Mapping[str, Any], *, cache: bool = True) -> None:
+    def __init__(
+        self, built: Any, sweep: str, prefix: str, constants: Mapping[str, Any], *, cache: bool = True
+    ) -> None:
         self._built = built
         self._sweep = sweep
         self._prefix = prefix

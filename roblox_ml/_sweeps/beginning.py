@@ -125,9 +125,7 @@ class _Built:
     notify: Any = ()
 
 
-def _drive(
-    folder: SweepFolder, definition: Definition, asked: _Asked, built: Any, pipeline: Any, on: Any
-) -> Sweep:
+def _drive(folder: SweepFolder, definition: Definition, asked: _Asked, built: Any, pipeline: Any, on: Any) -> Sweep:
     from .backends import backend_for
     from .driving import Driver, Limits
     from .optimiser import Optimiser, quiet
@@ -185,7 +183,9 @@ def _checked(trials: int | None, parallel: int, sampler: Any, axes: Mapping[str,
     if isinstance(parallel, bool) or not isinstance(parallel, int) or parallel < 1:
         problems.append(f"parallel={parallel!r} is not a number from 1 up")
     if problems:
-        raise RunError("the sweep was not begun: " + "; ".join(problems), fix="rml.sweep(pipeline, space, metric=…, trials=20)")
+        raise RunError(
+            "the sweep was not begun: " + "; ".join(problems), fix="rml.sweep(pipeline, space, metric=…, trials=20)"
+        )
     return points
 
 

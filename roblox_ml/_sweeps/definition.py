@@ -68,10 +68,14 @@ class Definition:
             if mine[name] == theirs[name]:
                 continue
             if name == "code":
-                steps = [step for step in {**mine[name], **theirs[name]} if mine[name].get(step) != theirs[name].get(step)]
+                steps = [
+                    step for step in {**mine[name], **theirs[name]} if mine[name].get(step) != theirs[name].get(step)
+                ]
                 yield f"the code of {', '.join(sorted(steps))}"
             elif name == "space":
-                axes = [axis for axis in {**mine[name], **theirs[name]} if mine[name].get(axis) != theirs[name].get(axis)]
+                axes = [
+                    axis for axis in {**mine[name], **theirs[name]} if mine[name].get(axis) != theirs[name].get(axis)
+                ]
                 yield f"the space of {', '.join(sorted(axes))}"
             else:
                 yield f"{name} ({mine[name]!r}, now {theirs[name]!r})"
@@ -117,12 +121,22 @@ def check(graph: Graph, given: Mapping[str, Any], metric: str, direction: str, s
             wrong("wrong-type", f"{name}: {error}", why, f"pass {kind}, or {_instead(kind)}")
     for name, parameter in declared.items():
         if name not in given and not parameter.optional:
-            wrong("missing-parameter", f"the space lacks {name!r} ({parameter.type})", "it has no default", f'add "{name}": …')
+            wrong(
+                "missing-parameter",
+                f"the space lacks {name!r} ({parameter.type})",
+                "it has no default",
+                f'add "{name}": …',
+            )
     if not any(isinstance(value, Choice | Uniform | Integers) for value in given.values()):
         fix = 'write for example {"epochs": rml.choice([1, 2, 3])}'
         wrong("empty-space", "the space holds nothing to choose", "all trials would be the same run", fix)
     if direction not in DIRECTIONS:
-        wrong("bad-direction", f"direction is {direction!r}", f"it is one of {', '.join(DIRECTIONS)}", 'write direction="maximize"')
+        wrong(
+            "bad-direction",
+            f"direction is {direction!r}",
+            f"it is one of {', '.join(DIRECTIONS)}",
+            'write direction="maximize"',
+        )
     _check_metric(graph, metric, wrong)
     if findings:
         raise GraphError(findings, subject=f"the sweep of {graph.name!r}")
@@ -159,7 +173,11 @@ def _check_metric(graph: Graph, metric: str, wrong: Callable[[str, str, str, str
     task = next((t for t in graph.tasks if t.name in (step, task_name(step))), None) if step else None
     if task is None:
         near = get_close_matches(task_name(step), names, n=1) if step else []
-        fix = f"did you mean {near[0] + '.' + key!r}?" if near else 'write metric="step.metric", for example "evaluate.f1"'
+        fix = (
+            f"did you mean {near[0] + '.' + key!r}?"
+            if near
+            else 'write metric="step.metric", for example "evaluate.f1"'
+        )
         why = f"its steps are {', '.join(names)}"
         wrong("no-such-metric", f"metric={metric!r} names no step of the pipeline {graph.name!r}", why, fix)
         return
@@ -176,7 +194,7 @@ def _check_metric(graph: Graph, metric: str, wrong: Callable[[str, str, str, str
         "no-such-metric",
         f"metric={metric!r} is no number that {task.name} returns",
         f"its outputs are {shown}",
-        "return rml.Metrics(f1=…) or a float from the step, and name it: \"step.f1\" or \"step\"",
+        'return rml.Metrics(f1=…) or a float from the step, and name it: "step.f1" or "step"',
     )
 
 
@@ -196,7 +214,11 @@ def read_metric(outputs: Mapping[str, Any], metric: str) -> float:
     while key:
         if isinstance(value, list):
             raise ValueError(f"{name} ran {len(value)} times: gather its outputs in a step that returns one number")
-        held = {**(value.metrics if isinstance(value, Model) else {}), **value.metadata} if isinstance(value, Artifact) else value
+        held = (
+            {**(value.metrics if isinstance(value, Model) else {}), **value.metadata}
+            if isinstance(value, Artifact)
+            else value
+        )
         if not isinstance(held, Mapping):
             raise ValueError(f"{metric}: there is no {key!r} in {held!r:.60}")
         # A metric's own name may have a point in it.

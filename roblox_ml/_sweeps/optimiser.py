@@ -30,7 +30,9 @@ def optuna() -> Any:
     try:
         import optuna
     except ModuleNotFoundError as error:
-        raise MissingExtra("optuna is not installed", why="sweeps choose their points with it", fix="pip install optuna") from error
+        raise MissingExtra(
+            "optuna is not installed", why="sweeps choose their points with it", fix="pip install optuna"
+        ) from error
     return optuna
 
 

@@ -65,7 +65,9 @@ def plots_of(sweep: Sweep) -> list[str]:
     plots = []
     if with_value:
         points = [Point(t.number, t.value or 0.0, _label(t), _mark(t, best)) for t in with_value]
-        pruned = [Point(t.number, t.reports[-1][1], _label(t), "dim") for t in trials if t.state == "PRUNED" and t.reports]
+        pruned = [
+            Point(t.number, t.reports[-1][1], _label(t), "dim") for t in trials if t.state == "PRUNED" and t.reports
+        ]
         plots.append(history([*points, *pruned], known.metric, maximize=known.direction == "maximize"))
     curves = [(_label(t), t.reports, t.state == "PRUNED") for t in trials if len(t.reports) > 1]
     if curves:
@@ -78,7 +80,11 @@ def plots_of(sweep: Sweep) -> list[str]:
         plots.append(parallel(axes, values, labels, maximize=known.direction == "maximize"))
         for name in [n for n, kind in known.space.items() if not isinstance(kind, Choice)][:_ABOUT]:
             logged = bool(getattr(known.space[name], "log", False))
-            marks = [Point(float(t.params[name]), t.value or 0.0, _label(t), _mark(t, best)) for t in with_value if name in t.params]
+            marks = [
+                Point(float(t.params[name]), t.value or 0.0, _label(t), _mark(t, best))
+                for t in with_value
+                if name in t.params
+            ]
             plots.append(scatter(marks, name, known.metric, log_x=logged))
     return plots
 

@@ -66,7 +66,9 @@ class SweepFolder:
     def at(cls, name: str) -> SweepFolder:
         """The folder of this name, whether or not it is there."""
         if not _NAME.fullmatch(name):
-            raise RunError(f"{name!r} is no name of a sweep", why="names are a-z, 0-9 and '-', at most 63", fix='name="lr-2"')
+            raise RunError(
+                f"{name!r} is no name of a sweep", why="names are a-z, 0-9 and '-', at most 63", fix='name="lr-2"'
+            )
         return cls(sweeps_folder() / name)
 
     @classmethod
@@ -142,7 +144,9 @@ class SweepFolder:
 
     def write_state(self, state: str, trials: list[Trial], notes: list[str], wanted: int) -> None:
         """The projection of the study, by rename."""
-        listed = [{**asdict(trial), "reports": [[s, v if v == v else "nan"] for s, v in trial.reports]} for trial in trials]
+        listed = [
+            {**asdict(trial), "reports": [[s, v if v == v else "nan"] for s, v in trial.reports]} for trial in trials
+        ]
         text = json.dumps({"state": state, "wanted": wanted, "notes": notes, "trials": listed}, indent=1)
         fresh = self.path / f".state.{os.getpid()}"
         fresh.write_text(text, "utf-8")

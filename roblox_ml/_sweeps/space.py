@@ -149,9 +149,13 @@ def grid(space: Mapping[str, Distribution]) -> Iterator[dict[str, Any]]:
     for name, distribution in space.items():
         points = distribution.points()
         if points is None:
-            raise ValueError(f"a grid needs steps: {name} is {distribution}; write rml.uniform(…, step=…) or rml.choice")
+            raise ValueError(
+                f"a grid needs steps: {name} is {distribution}; write rml.uniform(…, step=…) or rml.choice"
+            )
         axes[name] = points
     count = math.prod(map(len, axes.values()))
     if count > _LARGEST_GRID:
-        raise ValueError(f"the grid has {count:,} points; at most {_LARGEST_GRID:,} are run: use fewer, or sampler='tpe'")
+        raise ValueError(
+            f"the grid has {count:,} points; at most {_LARGEST_GRID:,} are run: use fewer, or sampler='tpe'"
+        )
     return (dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
