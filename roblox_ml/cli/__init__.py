@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from . import _data, _explain, _models, _pipelines, _serving, _stack
+from . import _data, _explain, _models, _notify, _pipelines, _serving, _stack
 
 app = typer.Typer(
     name="rml",
@@ -21,6 +21,7 @@ _explain.add_to(app)
 _data.add_to(app)
 _models.add_to(app)
 _serving.add_to(app)
+_notify.add_to(app)
 
 
 def main() -> None:
