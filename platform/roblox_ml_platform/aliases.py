@@ -10,8 +10,10 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from . import tables as t
 from .database import bump, now
+from .notifying.events import event, record
 from .records import audit, dirty, iso
 from .rollback import stack_of, target
+from .scheduling.occurrences import alias_moved
 from .versions import lock_model, require, require_model
 
 __all__ = ["delete_alias", "get", "history", "move", "rollback", "rollback_version"]
@@ -103,7 +105,12 @@ def move(
         )
     )
     audit(connection, actor, f"alias.{kind}", f"{model}@{alias}", **{"from": current, "to": version, "reason": reason})
+    subject = {"model": model, "alias": alias, "generation": generation + 1}
+    facts = {"from": current, "to": version, "kind": kind, "by": actor, "reason": reason}
+    record(connection, event("alias.moved", subject, pipeline=_pipeline(connection, model, version), **facts))
     dirty(connection, model)
+    if version is not None:
+        alias_moved(connection, model, alias, version, generation + 1, now())
     bump(connection, "snapshot", "desired")
     return {"alias": alias, "version": version, "generation": generation + 1, "from": current, "moved": True}
 
@@ -153,6 +160,13 @@ def _events(connection: Connection, model: str, alias: str) -> list[Any]:
         .order_by(t.alias_events.c.generation)
     )
     return list(connection.execute(query).mappings())
+
+
+def _pipeline(connection: Connection, model: str, version: int | None) -> str | None:
+    """The pipeline that made a version: those who hear of it hear of its alias too."""
+    query = select(t.versions.c.lineage).where(t.versions.c.model == model, t.versions.c.version == version)
+    lineage = connection.execute(query).scalar() or {}
+    return str(lineage["pipeline"])[:255] if lineage.get("pipeline") else None
 
 
 def _lost(model: str, alias: str, expected: int, events: list[Any]) -> Conflict:

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, delete, select
 from . import tables as t
 from .database import Database, bump
 from .records import audit
+from .scheduling.published import roots
 
 __all__ = ["collect", "referenced"]
 
@@ -67,13 +68,14 @@ def collect(
 
 
 def referenced(connection: Connection, store: BlobStore) -> set[str]:
-    """Digests that some version needs: its files, and whatever its lineage names (code, lock, data and their files)."""
+    """Digests that some version needs: its files, and whatever its lineage names (code, lock, data and their files). And those
+    of published pipelines: a schedule may start one years after."""
     used: set[str] = set()
     lineages = [row["lineage"] for row in connection.execute(select(t.registrations.c.lineage)).mappings()]
     for row in connection.execute(select(t.versions.c.manifest, t.versions.c.lineage)).mappings():
         used.update(entry["sha256"] for entry in row["manifest"].values())
         lineages.append(row["lineage"])
-    named = {digest for lineage in lineages for digest in _digests(lineage)}
+    named = {digest for lineage in lineages for digest in _digests(lineage)} | roots(connection)
     for digest in named:
         used.add(digest)
         used.update(_files_of(store, digest))
