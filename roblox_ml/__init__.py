@@ -27,6 +27,7 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "card": ("._cards.collect", "card"),
     "choice": ("._sweeps.space", "choice"),
     "compare": ("._compare.comparing", "compare"),
+    "connect": ("._backends.kfp", "connect"),
     "cron": ("._graph.schedule", "cron"),
     "dataset": ("._graph.system", "dataset"),
     "datasets": (".datasets", None),
@@ -75,6 +76,7 @@ __all__ = [
     "card",
     "choice",
     "compare",
+    "connect",
     "cron",
     "dataset",
     "datasets",
@@ -140,6 +142,7 @@ if "IPython" in sys.modules:  # capture must know which cells ran, and how far
 if TYPE_CHECKING:
     from . import datasets, errors, models
     from ._artifacts import HTML, Artifact, Dataset, Markdown, Metrics, Model
+    from ._backends.kfp import connect
     from ._cards.collect import card
     from ._compare.comparing import compare
     from ._deploy import deploy, endpoint, undeploy

@@ -10,40 +10,26 @@ import html
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from ._artifacts import Artifact, load_artifact
 from ._backends.local.names import base_name
 from ._backends.local.record import EventReader, RunFolder, runs_folder
 from ._backends.local.state import RunState, TaskState
+from ._run_protocol import AnyRun, Task, excerpt, named
 from .errors import RunError, RunFailed, RunNotFound
 
 if TYPE_CHECKING:
     from ._cards.saved import Cards
 
-__all__ = ["Run", "RunList", "Task", "get_run", "runs"]
+__all__ = ["AnyRun", "Run", "RunList", "Task", "excerpt", "get_run", "runs"]
 
 _POLL = 0.1
-_TAIL = 12
-_HEAD = 4
 _LONGEST = 400
+_REMOTE = "kfp:"
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One step of a run. `duration` in seconds (of the last attempt), `error` why it failed or was skipped."""
-
-    name: str
-    state: str
-    duration: float | None
-    attempts: int
-    cached: bool
-    error: str
-    last_line: str = ""
 
 
 class Run:
@@ -62,6 +48,11 @@ class Run:
     def path(self) -> Path:
         """The run's folder: run.json, ir.yaml, events.jsonl, logs/, artifacts/."""
         return self._folder.path
+
+    @property
+    def url(self) -> str:
+        """The folder as an address."""
+        return self.path.as_uri()
 
     @property
     def pipeline(self) -> str:
@@ -221,15 +212,7 @@ class Run:
 
     def _named(self, task: str) -> list[str]:
         """The steps meant by a name: itself, or all of a fanned-out one."""
-        names = list(self._reader.poll().tasks)
-        found = [task] if task in names else [n for n in names if base_name(n) == task]
-        if found:
-            return found
-        from difflib import get_close_matches
-
-        near = get_close_matches(task, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"its steps are: {', '.join(names) or 'none yet'}"
-        raise RunNotFound(f"run {self.id} has no step {task!r}", fix=hint)
+        return named(self.id, list(self._reader.poll().tasks), task)
 
     def _log_text(self, task: str) -> str:
         try:
@@ -303,15 +286,6 @@ class Run:
         return f"rml.get_run({self.id!r}).{method}"
 
 
-def excerpt(lines: list[str], count: int = _TAIL) -> list[str]:
-    """The last lines of a log; of a traceback longer than that also how it begins, which is where the user's line is."""
-    starts = [n for n, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
-    if not starts or len(lines) - starts[-1] <= count:
-        return lines[-count:]
-    head = lines[starts[-1] : starts[-1] + _HEAD]
-    return [*head, "  …", *lines[-(count - _HEAD) :]]
-
-
 class Outputs(Mapping[str, Any]):
     """Outputs of a run's finished steps, by step."""
 
@@ -339,8 +313,8 @@ class Outputs(Mapping[str, Any]):
         return f"Outputs({', '.join(self)})"
 
 
-class RunList(list[Run]):
-    """Runs, newest first; a table in a notebook."""
+class RunList(list[Any]):
+    """Runs, newest first, wherever they are; a table in a notebook."""
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -367,8 +341,18 @@ def runs(pipeline: str | None = None, limit: int = 20) -> RunList:
     return found
 
 
-def get_run(id: str) -> Run:
-    """The run of this id, whatever process started it."""
+@overload
+def get_run(id: str) -> Run: ...
+@overload
+def get_run(id: str, *, on: Any) -> AnyRun: ...
+def get_run(id: str, *, on: Any = None) -> Any:
+    """The run of this id, whatever process started it; `kfp:<id>` is one on Kubeflow (`on`: a connection of `rml.connect`)."""
+    if on is not None:
+        return on.run(id.removeprefix(_REMOTE))
+    if id.startswith(_REMOTE):
+        from ._backends.kfp import current
+
+        return current().run(id.removeprefix(_REMOTE))
     return Run(RunFolder.open(id))
 
 

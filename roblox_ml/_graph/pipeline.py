@@ -15,7 +15,7 @@ from ..notify import Notification
 from .model import task_name
 
 if TYPE_CHECKING:
-    from .._backends.kfp import RemoteRun
+    from .._backends.kfp import Kubeflow, RemoteRun
     from .._build import Built
     from .._runs import Run
     from .model import Graph
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline", "pipeline"]
 
 # Names that run() and submit() use themselves.
-_RESERVED = ("cache", "experiment", "host", "on", "progress", "run_name", "wait")
+_RESERVED = ("cache", "experiment", "host", "on", "progress", "run_labels", "run_name", "wait")
 _NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?$")
 _OPTIONS = ("name", "schedule", "triggers", "notify")
 # Pipelines alive in this process, by name: two with one name would overwrite each other in a cluster.
@@ -132,16 +132,21 @@ class Pipeline:
     def submit(
         self,
         *,
+        on: Kubeflow | None = None,
         host: str | None = None,
         experiment: str | None = None,
         run_name: str | None = None,
+        run_labels: Mapping[str, str] | None = None,
         **parameters: Any,
     ) -> RemoteRun:
-        """Store the bundles and start a run on Kubeflow Pipelines with exactly the compiled bytes."""
+        """Store the bundles and start a run on Kubeflow Pipelines with exactly the compiled bytes.
+
+        It goes to `on` (a connection), else to `host`, else to the last `rml.connect()`, else to RML_KFP_HOST.
+        """
         from .._backends.kfp import submit
 
         built = self.build(parameters)
-        return submit(built, host=host, experiment=experiment, run_name=run_name, arguments=built.arguments)
+        return submit(built, on=on, host=host, experiment=experiment, run_name=run_name, labels=run_labels)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Inside another pipeline: its tasks become part of that one. Elsewhere a pipeline is not called."""

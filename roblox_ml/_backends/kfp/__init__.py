@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-from ._submit import RemoteRun, submit
+from ._submit import submit
+from .connection import Experiment, Kubeflow, connect, current
+from .recurring import RecurringRun
+from .run import RemoteRun
 
-__all__ = ["RemoteRun", "submit"]
+__all__ = ["Experiment", "Kubeflow", "RecurringRun", "RemoteRun", "connect", "current", "submit"]

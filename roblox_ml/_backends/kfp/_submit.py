@@ -8,126 +8,108 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
-import os
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..._graph import cron
 from ..._graph.check import check_ir, check_parameters
 from ..._graph.dump import load_ir
 from ..._store import StoreError, open_store
-from ...errors import NotRunning, SubmitError
+from ...errors import SubmitError
+from .api import silent, told
+from .platform_check import check_platform
+from .run import RemoteRun
 
 if TYPE_CHECKING:
     from ..._build import Built
+    from .connection import Kubeflow
 
-__all__ = ["RemoteRun", "connect", "submit"]
+__all__ = ["LABELS", "send", "start", "submit", "version_of"]
 
 _CONFLICT = 409
-_FINAL = frozenset({"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"})
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteRun:
-    """A run on Kubeflow Pipelines. `state` asks the server each time."""
-
-    id: str
-    url: str
-    pipeline_id: str
-    version_id: str
-    host: str
-    _client: Any = field(repr=False, compare=False, default=None)
-
-    @property
-    def state(self) -> str:
-        """PENDING, RUNNING, SUCCEEDED, FAILED, CANCELING, CANCELED, …"""
-        with _told(self.host):
-            return str(self._client.get_run(self.id).state)
-
-    def wait(self, timeout: float = 24 * 3600) -> str:
-        """Block until the run has ended (or `timeout` seconds are over); the state."""
-        with _told(self.host), _silent():
-            return str(self._client.wait_for_run_completion(self.id, timeout).state)
-
-    def retry(self) -> None:
-        """Run what failed again. The server refuses while the run has not started."""
-        with _told(self.host):
-            self._client._run_api.run_service_retry_run(run_id=self.id)
-
-    def terminate(self) -> None:
-        """Stop the run."""
-        with _told(self.host):
-            self._client.terminate_run(self.id)
-
-    def _repr_html_(self) -> str:
-        import html
-
-        link = html.escape(self.url, quote=True)
-        return f'<a href="{link}" target="_blank">run {html.escape(self.id)}</a>'
+# A run of 2.17 has no labels of its own; they are the last line of its description, which lists and the UI show.
+LABELS = "labels: "
 
 
 def submit(
     built: Built,
     *,
+    on: Kubeflow | None = None,
     host: str | None = None,
     experiment: str | None = None,
     run_name: str | None = None,
+    labels: Mapping[str, str] | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> RemoteRun:
     """Store the blobs, upload the IR's bytes unless the server has them, start a run.
 
-    `host` is the API's address (default: RML_KFP_HOST), the bearer token comes from RML_KFP_TOKEN. Raises SubmitError
-    when the pipeline or the run is refused, NotRunning when nobody answers.
+    `on` is a connection (`rml.connect`); without it `host`, else the last connection made, else RML_KFP_HOST. Raises
+    SubmitError when the pipeline or the run is refused, NotRunning when nobody answers.
     """
+    from .connection import current
+
     given = dict(built.arguments if arguments is None else arguments)
     _check(built.ir, given)
-    address = host or os.environ.get("RML_KFP_HOST")
-    if not address:
-        raise NotRunning(
-            "no Kubeflow Pipelines to submit to",
-            why="neither host= nor RML_KFP_HOST is set",
-            fix='write .submit(host="http://…"), or use .run() to run here',
+    connection = on or current(host)
+    return start(connection, built, given, experiment=experiment, run_name=run_name, labels=labels)
+
+
+def start(
+    connection: Kubeflow,
+    built: Built,
+    arguments: Mapping[str, Any],
+    *,
+    experiment: str | None = None,
+    run_name: str | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> RemoteRun:
+    """A run of a checked pipeline."""
+    client = connection.client
+    pipeline_id, version_id = send(connection, built)
+    name = run_name or f"{built.name} {datetime.now(UTC):%Y-%m-%d %H-%M-%S}"
+    with told(connection.host), silent():
+        group = client.create_experiment(experiment or connection.experiment or built.name)
+        import kfp_server_api as api
+
+        run = client._run_api.run_service_create_run(
+            api.V2beta1Run(
+                experiment_id=group.experiment_id,
+                display_name=name,
+                description=description(built, labels),
+                pipeline_version_reference=api.V2beta1PipelineVersionReference(
+                    pipeline_id=pipeline_id, pipeline_version_id=version_id
+                ),
+                runtime_config=api.V2beta1RuntimeConfig(
+                    parameters=dict(arguments), pipeline_root=connection.pipeline_root or None
+                ),
+                service_account=connection.service_account or None,
+            )
         )
-    client = connect(address)
+    return RemoteRun(connection, str(run.run_id), spec=load_ir(built.ir)["pipeline"])
+
+
+def send(connection: Kubeflow, built: Built) -> tuple[str, str]:
+    """(pipeline, version) on the server whose bytes are the IR's, its code stored before."""
+    _check_ir(built.ir)
     _store(built.blobs)
-    with _told(address), _silent():
-        pipeline_id, version_id = _version(client, built)
-        group = client.create_experiment(experiment or built.name)
-        name = run_name or f"{built.name} {datetime.now(UTC):%Y-%m-%d %H-%M-%S}"
-        run = client.run_pipeline(
-            group.experiment_id, name, pipeline_id=pipeline_id, version_id=version_id, params=given
-        )
-    url = f"{address.rstrip('/')}/#/runs/details/{run.run_id}"
-    return RemoteRun(run.run_id, url, pipeline_id, version_id, address, client)
-
-
-def connect(host: str) -> Any:
-    """A `kfp.Client` for an address, or NotRunning."""
-    try:
-        import kfp
-    except ModuleNotFoundError as error:
-        from ...errors import MissingExtra
-
-        raise MissingExtra(
-            "kfp is not installed", why="submitting uses its client", fix='pip install "roblox-ml[kfp]"'
-        ) from error
-    with warnings.catch_warnings(), _told(host):
-        warnings.simplefilter("ignore", FutureWarning)
-        client = kfp.Client(host=host, existing_token=os.environ.get("RML_KFP_TOKEN"))
-        client.get_kfp_healthz()
-    return client
+    with told(connection.host), silent():
+        return version_of(connection.client, built)
 
 
 def _check(ir: bytes, arguments: Mapping[str, Any]) -> None:
     document = load_ir(ir)
-    problems = [*check_ir(document), *check_parameters(document, arguments)]
+    _refuse([*check_ir(document), *check_platform(document), *check_parameters(document, arguments)])
+
+
+def _check_ir(ir: bytes) -> None:
+    document = load_ir(ir)
+    _refuse([*check_ir(document), *check_platform(document)])
+
+
+def _refuse(problems: list[str]) -> None:
     if problems:
         raise SubmitError(
             "the pipeline was not sent: " + "; ".join(problems),
@@ -151,16 +133,17 @@ def _store(blobs: Mapping[str, bytes]) -> None:
             raise SubmitError(f"blob {digest} has the bytes of {stored}", fix="build the pipeline again")
 
 
-def _version(client: Any, built: Built) -> tuple[str, str]:
+def version_of(client: Any, built: Built) -> tuple[str, str]:
     """(pipeline, version) on the server whose bytes are the IR's; uploaded unless it is there."""
     from kfp_server_api.exceptions import ApiException
 
     name = hashlib.sha256(built.ir).hexdigest()[:32]
+    about = description(built, None)
     pipeline_id = client.get_pipeline_id(built.name)
     with _as_file(built) as path:
         if pipeline_id is None:
             try:
-                made = client.upload_pipeline(path, pipeline_name=built.name, description=_description(built))
+                made = client.upload_pipeline(path, pipeline_name=built.name, description=about)
                 return made.pipeline_id, _only_version(client, made.pipeline_id)
             except ApiException as error:
                 # Somebody made it between our question and our upload: then it gets a version.
@@ -172,7 +155,7 @@ def _version(client: Any, built: Built) -> tuple[str, str]:
         known = _find_version(client, pipeline_id, name)
         if known is not None:
             return pipeline_id, known
-        version = client.upload_pipeline_version(path, name, pipeline_id=pipeline_id, description=_description(built))
+        version = client.upload_pipeline_version(path, name, pipeline_id=pipeline_id, description=about)
         return pipeline_id, version.pipeline_version_id
 
 
@@ -190,18 +173,17 @@ def _find_version(client: Any, pipeline_id: str, name: str) -> str | None:
     return next((str(v.pipeline_version_id) for v in listed if v.display_name == name), None)
 
 
-def _description(built: Built) -> str:
-    """What a person sees beside the version; schedule and notifications are carried here until something acts on them."""
+def description(built: Built, labels: Mapping[str, str] | None) -> str:
+    """What a person sees beside the version and the run; schedule and notifications are named for whoever looks there."""
     parts = []
-    commit = (built.provenance.get("git") or {}).get("commit")
-    if commit:
-        dirty = " with uncommitted changes" if built.provenance["git"].get("dirty") else ""
-        parts.append(f"commit {commit[:12]}{dirty}")
+    git = built.provenance.get("git") or {}
+    if git.get("commit"):
+        parts.append(f"commit {git['commit'][:12]}{' with uncommitted changes' if git.get('dirty') else ''}")
     if built.schedule:
-        zone = "" if built.schedule.tz == "UTC" else f" {built.schedule.tz}"
-        parts.append(f"schedule {cron.six_fields(built.schedule.cron)}{zone}")
+        parts.append(f"schedule {built.schedule}")
     parts += [f"notify {n}" for n in built.notify]
-    return "; ".join(parts) or "submitted by roblox_ml"
+    said = "; ".join(parts) or "submitted by roblox_ml"
+    return f"{said}\n{LABELS}{json.dumps(dict(sorted(labels.items())))}" if labels else said
 
 
 @contextlib.contextmanager
@@ -211,44 +193,3 @@ def _as_file(built: Built) -> Iterator[str]:
         path = Path(folder) / f"{built.name}.yaml"
         path.write_bytes(built.ir)
         yield str(path)
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """kfp's client prints a link for each call; the run's own link is enough."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
-
-
-@contextlib.contextmanager
-def _told(host: str) -> Iterator[None]:
-    """The client's exceptions as ours: what the server said, not a dump of its headers."""
-    import urllib3
-    from kfp_server_api.exceptions import ApiException
-
-    try:
-        yield
-    except ApiException as error:
-        message, fix = _server_message(error)
-        raise SubmitError(message, status=error.status or 0, where=host, fix=fix) from error
-    except (urllib3.exceptions.HTTPError, ConnectionError) as error:
-        raise NotRunning(
-            f"Kubeflow Pipelines at {host} does not answer",
-            why=str(error),
-            fix="is the address right, and is the port forwarded? (kubectl port-forward svc/ml-pipeline 8888)",
-        ) from error
-
-
-def _server_message(error: Any) -> tuple[str, str]:
-    text = error.body.decode(errors="replace") if isinstance(error.body, bytes) else error.body or ""
-    try:
-        body = json.loads(text)
-    except ValueError:
-        body = {}
-    body = body if isinstance(body, dict) else {}
-    details = [d["message"] for d in body.get("details") or () if isinstance(d, dict) and d.get("message")]
-    message = body.get("message") or body.get("error_message") or text or error.reason or "no reason given"
-    if details and details[0] not in message:
-        message = f"{message} ({details[0]})"
-    fixes = {401: "set RML_KFP_TOKEN", 403: "set RML_KFP_TOKEN to a token that may do this"}
-    return f"Kubeflow Pipelines refused ({error.status}): {message}", fixes.get(error.status, "")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..._runs import Run, Task
+    from ..._run_protocol import AnyRun, Task
 
 __all__ = ["as_html", "note_of", "watch"]
 
@@ -30,7 +30,7 @@ _STYLES = {
 }
 
 
-def watch(run: Run, done: Callable[[float], bool]) -> None:
+def watch(run: AnyRun, done: Callable[[float], bool]) -> None:
     """Show the run until `done(seconds)` (which waits at most so long) says it is over."""
     if _in_notebook():
         _watch_notebook(run, done)
@@ -46,7 +46,7 @@ def note_of(task: Task) -> str:
     return tries + (task.error or (task.last_line if task.state == "RUNNING" else ""))
 
 
-def as_html(run: Run) -> str:
+def as_html(run: AnyRun) -> str:
     """The run as an HTML table, with the end of the log where a step failed."""
     rows = []
     for task in _shown(run):
@@ -66,7 +66,7 @@ def as_html(run: Run) -> str:
     return f"<div>{head}<table>{''.join(rows)}{more}</table></div>"
 
 
-def _watch_terminal(run: Run, done: Callable[[float], bool]) -> None:
+def _watch_terminal(run: AnyRun, done: Callable[[float], bool]) -> None:
     if done(_TERMINAL):  # a run from the cache is over before a table is drawn
         from rich.console import Console
 
@@ -81,7 +81,7 @@ def _watch_terminal(run: Run, done: Callable[[float], bool]) -> None:
             live.update(_table(run))
 
 
-def _table(run: Run) -> Any:
+def _table(run: AnyRun) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
@@ -97,7 +97,7 @@ def _table(run: Run) -> Any:
     return table
 
 
-def _watch_notebook(run: Run, done: Callable[[float], bool]) -> None:
+def _watch_notebook(run: AnyRun, done: Callable[[float], bool]) -> None:
     from IPython.display import HTML, display
 
     handle = display(HTML(as_html(run)), display_id=True)
@@ -108,7 +108,7 @@ def _watch_notebook(run: Run, done: Callable[[float], bool]) -> None:
             handle.update(HTML(as_html(run)))
 
 
-def _watch_lines(run: Run, done: Callable[[float], bool]) -> None:
+def _watch_lines(run: AnyRun, done: Callable[[float], bool]) -> None:
     """One line per change of state: for logs of CI and for pipes."""
     print(f"run {run.id}", flush=True)
     before: dict[str, str] = {}
@@ -123,7 +123,7 @@ def _watch_lines(run: Run, done: Callable[[float], bool]) -> None:
     print(f"run {run.id} {run.state} {run.duration or 0:.1f} s", flush=True)
 
 
-def _shown(run: Run) -> list[Task]:
+def _shown(run: AnyRun) -> list[Task]:
     """At most so many rows: of a large run those that run or failed, and the last ones that changed."""
     tasks = list(run.tasks.values())
     if len(tasks) <= _MANY:

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..._store import home
 from ...errors import RunError
 from . import process, secrets
 from .cache import Cache, intact, step_key, tree_digest, tree_stamp
+from .flights import begin, end
 from .flow import Outcome, Values, coerce
 from .placeholders import resolve
 from .record import EventLog, RunFolder
@@ -60,6 +62,7 @@ class StepRunner:
         self.grace = grace
         self.cancelled = asyncio.Event()
         self.stamps: dict[str, object] = {}
+        self.shares = bool(folder.about.get("sweep"))
 
     async def run(self, name: str, task: TaskSpec, component: Component, inputs: Values) -> Outcome:
         """Bring one task to its end; every step on the way is in the log before it counts."""
@@ -67,6 +70,20 @@ class StepRunner:
         known = await self._known(name, task, key)
         if known is not None:
             return known
+        if self.cache is None or not task.cache or not self.shares:
+            return await self._run(name, task, component, inputs, key)
+        flights = home() / "cache" / "flights"
+        flight = await begin(flights, key, self.cancelled)
+        try:
+            # Who was at it before us may have left what we need.
+            known = await self._known(name, task, key)
+            return known or await self._run(name, task, component, inputs, key)
+        finally:
+            if flight is not None:
+                end(flights, key, flight)
+
+    async def _run(self, name: str, task: TaskSpec, component: Component, inputs: Values, key: str) -> Outcome:
+        """The process, again while it fails and may be tried again."""
         container = component.container
         assert container is not None, "only containers run"
         before = len(self.log.state.tasks[name].attempts) if name in self.log.state.tasks else 0
