@@ -72,7 +72,10 @@ def control_url(*, start: bool = False) -> str:
 @contextmanager
 def control() -> Iterator[Any]:
     """A client of the control plane whose errors are the SDK's."""
-    with translated(), _siblings.load("roblox_ml_core.registry").RegistryClient(control_url()) as client:
+    from ._credentials import token_for
+
+    url = control_url()
+    with translated(), _siblings.load("roblox_ml_core.registry").RegistryClient(url, token_for(url)) as client:
         yield client
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from . import _siblings
 from ._addresses import control_url, translated
+from ._credentials import token_for
 from .errors import PackageError
 
 __all__ = ["Connection", "connect"]
@@ -63,11 +64,12 @@ def connect() -> Iterator[Connection]:
     with translated(), _package_errors():
         settings = _siblings.load("roblox_ml_core.settings")
         storage = _siblings.load("roblox_ml_core.storage")
-        registry = _siblings.load("roblox_ml_core.registry").RegistryClient(control_url(start=True))
+        url = control_url(start=True)
+        token = token_for(url)
+        registry = _siblings.load("roblox_ml_core.registry").RegistryClient(url, token)
         home = settings.HomeSettings()
-        token = home.read_token()
         with registry:
-            local = storage.BlobStore(home.store_url, token=token)
+            local = storage.BlobStore(home.store_url, token=token_for(home.store_url))
             yield Connection(registry, local, storage.BlobStore(f"{registry.url}/v1/store", token=token))
 
 

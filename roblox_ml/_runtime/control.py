@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .._store import home, open_store
+from .._credentials import token_for
+from .._store import open_store
 from ..errors import Conflict, NotFound, NotRunning, RemoteError
 
 __all__ = ["DEFAULT_URL", "ControlPlane"]
@@ -30,7 +31,7 @@ class ControlPlane:
 
     def __init__(self, url: str | None = None, token: str | None = None) -> None:
         self.url = (url or os.environ.get("RML_CONTROL_URL") or DEFAULT_URL).rstrip("/")
-        self.token = token or os.environ.get("RML_TOKEN") or _token_file()
+        self.token = token or token_for(self.url)
 
     def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """One JSON request; the JSON answer."""
@@ -103,10 +104,3 @@ def _refusal(error: urllib.error.HTTPError, method: str, path: str) -> RemoteErr
         code=str(said.get("code") or ""),
         fix=str(said.get("hint") or hint),
     )
-
-
-def _token_file() -> str | None:
-    try:
-        return (home() / "token").read_text("utf-8").strip() or None
-    except OSError:
-        return None
