@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import time
 import urllib.error
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from . import _s3
-from ._store import BlobMissing, StoreError, blob_key, home
+from ._store import BlobMissing, StoreError, blob_key
 
 __all__ = ["Remote", "remote"]
 
@@ -90,7 +89,9 @@ class HttpBlobs:
         request = urllib.request.Request(url, data=body, method=method)  # noqa: S310 - http(s), or we were not called
         if body is not None:
             request.add_header("Content-Length", str(size))
-        if token := _token():
+        from ._credentials import token_for  # it reads the home from `_store`, which loads this module
+
+        if token := token_for(self.url):
             request.add_header("Authorization", f"Bearer {token}")
         try:
             answer: BinaryIO = urllib.request.urlopen(request, timeout=_HTTP_SECONDS)  # noqa: S310
@@ -170,12 +171,3 @@ def _told(url: str) -> Iterator[None]:
         raise BlobMissing(f"the store {url} has no such blob: {error}; {hint}") from None
     except _s3.S3Error as error:
         raise StoreError(f"the store {url}: {error}") from None
-
-
-def _token() -> str | None:
-    if os.environ.get("RML_TOKEN"):
-        return os.environ["RML_TOKEN"]
-    try:
-        return (home() / "token").read_text().strip() or None
-    except OSError:
-        return None
