@@ -36,7 +36,7 @@ def slack(summary: Summary) -> dict[str, Any]:
         {"type": "header", "text": {"type": "plain_text", "text": summary.title or "an event", "emoji": False}}
     ]
     fields = [
-        {"type": "mrkdwn", "text": f"*{_slack(name)}*\n{_slack(value)}"[:_FIELD]}
+        {"type": "mrkdwn", "text": f"*{name}*\n{_cut(_inline(value), _FIELD)}"}
         for name, value in summary.facts[:_FIELDS]
     ]
     if fields:
@@ -46,7 +46,7 @@ def slack(summary: Summary) -> dict[str, Any]:
     if summary.tail:
         blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": _code(summary.tail)}})
     where = [f"<{_slack_url(summary.link)}|Open>"] if summary.link else []
-    where += [f"`{_slack(summary.command).replace('`', _TICK)}`"] if summary.command else []
+    where += [f"`{_inline(summary.command)}`"] if summary.command else []
     if where:
         blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": "  ".join(where)[:_SECTION]}})
     footer = f"{summary.when} · event {summary.id}"
@@ -98,6 +98,11 @@ def webhook(event: Mapping[str, Any], summary: Summary) -> bytes:
 def _slack(text: str) -> str:
     """Slack reads exactly these three as markup of its own; without them a log cannot mention @channel."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _inline(text: str) -> str:
+    """Text between other text: it begins no code of its own."""
+    return _slack(text).replace("`", _TICK)
 
 
 def _slack_url(url: str) -> str:

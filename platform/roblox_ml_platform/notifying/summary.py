@@ -15,7 +15,7 @@ from .text import clean, line, tail
 
 __all__ = ["Links", "Summary", "summarise"]
 
-_TITLE, _VALUE, _ERROR, _TAIL = 140, 200, 600, 2400
+_TITLE, _VALUE, _ERROR, _TAIL, _LINK = 140, 200, 600, 2400, 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def _fill(pattern: str, **values: str) -> str:
     """The pattern with its `{names}` filled in; a value cannot leave its place in the address."""
     for name, value in values.items():
         pattern = pattern.replace("{" + name + "}", quote(value, safe=""))
-    return pattern
+    return pattern if len(pattern) <= _LINK else ""
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
