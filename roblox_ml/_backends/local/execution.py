@@ -27,6 +27,8 @@ from .slots import machine
 from .spec import PipelineSpec
 from .steps import StepRunner
 from .telling import Teller
+from .tracked import start as start_tracking
+from .tracked import tracking_url
 
 __all__ = ["RUNNING", "Execution"]
 
@@ -147,6 +149,9 @@ class Execution(threading.Thread):
         }
         if url := control_plane_url():
             environment["RML_CONTROL_URL"] = url
+        if url := tracking_url():
+            environment["RML_MLFLOW_URL"] = url
+            start_tracking(self.folder, url, self.over)
         if token := os.environ.get("RML_TOKEN"):
             environment["RML_TOKEN"] = token
         git = {k: v for k, v in (provenance.get("git") or {}).items() if k != "patch"}
