@@ -126,6 +126,8 @@ class Graph:
     tasks: list[Task] = field(default_factory=list)
     components: dict[str, Component] = field(default_factory=dict)
     site: Site = field(default_factory=lambda: Site("<unknown>", 0))
+    # Tasks that load a data set of which no version was named, with its name: a run by schedule loads the newest one then.
+    newest: dict[str, str] = field(default_factory=dict)
 
     def scopes(self) -> Iterator[Scope]:
         """Every scope, parents before children."""

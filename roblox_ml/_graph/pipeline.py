@@ -148,6 +148,17 @@ class Pipeline:
         built = self.build(parameters)
         return submit(built, on=on, host=host, experiment=experiment, run_name=run_name, labels=run_labels)
 
+    def publish(self, on: Any = "local", **parameters: Any) -> Any:
+        """From now on it runs by itself, as its schedule and triggers say; this process may end.
+
+        `on="local"` is the control plane with its runner, `on=rml.connect(…)` Kubeflow (a recurring run). The parameters hold
+        for every run; text may hold `{date}`, `{due}` or `{due:%H}`, which is when the run was due. Publishing again makes a
+        new version, unless nothing changed.
+        """
+        from .._publish import publish
+
+        return publish(self, on, parameters)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Inside another pipeline: its tasks become part of that one. Elsewhere a pipeline is not called."""
         from .trace import current

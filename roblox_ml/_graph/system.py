@@ -26,7 +26,8 @@ def dataset(name: str, version: int | None = None) -> Any:
     """A named data set: in a pipeline a task that loads it, outside a local `rml.Dataset`.
 
     In a pipeline the newest version is looked up while the pipeline is built and written down with its digest, so the
-    same pipeline file always reads the same bytes.
+    same pipeline file always reads the same bytes. A published pipeline looks it up anew for each of its runs; a version
+    that you name stays that version.
     """
     from .trace import current
 
@@ -94,7 +95,10 @@ def _load_task(tracing: Trace, name: str, version: int | None, site: Site) -> An
     interface = Interface(inputs, (result,), names=tuple(i.name for i in inputs))
     component = tracing.adopt(_LOAD, "load-dataset", interface, Options(), None, _LOAD)
     arguments = {"name": ref.name, "version": ref.version, "digest": ref.digest}
-    return tracing.add(component, (), arguments, site, tracing.graph.root, f"dataset-{task_name(ref.name)}")
+    loaded = tracing.add(component, (), arguments, site, tracing.graph.root, f"dataset-{task_name(ref.name)}")
+    if version is None:
+        tracing.graph.newest[tracing.graph.tasks[-1].name] = ref.name
+    return loaded
 
 
 def _register_task(

@@ -36,7 +36,7 @@ class Part:
     env: Mapping[str, str] | None = None
 
 
-ORDER = ("mlflow", "control-plane", "triton", "agent", "door")
+ORDER = ("mlflow", "control-plane", "runner", "triton", "agent", "door")
 
 
 def describe() -> dict[str, Part]:
@@ -64,6 +64,10 @@ def describe() -> dict[str, Part]:
             "control-plane", "control plane (versions, aliases, endpoints)",
             (python, "-m", "roblox_ml_platform"), (control_port,),
             f"http://{control.host}:{control.port}/readyz", f"http://{control.host}:{control.port}",
+        ),
+        Part(
+            "runner", "runner: starts what schedules and triggers make due",
+            (python, "-m", "roblox_ml._runner"), (), None, "-", needs=("control-plane",),
         ),
         Part(
             "triton", "Triton Inference Server",

@@ -58,10 +58,11 @@ def heartbeat(
     """Extend the leases. The answer says for each run "go", "cancel" (end it and report) or "lost" (it is another's: end it)."""
     lock(connection)
     r = t.scheduled_runs.c
-    mine = (r.run.in_(list(runs)), r.state == "RUNNING", r.runner == runner, r.instance == instance)
+    # A lease that ran out while nobody could renew it is renewed, as long as nobody else took the run.
+    mine = (r.run.in_(list(runs)), r.state.in_(OPEN), r.runner == runner, r.instance == instance)
     found = dict(connection.execute(select(r.run, r.cancel).where(*mine)).tuples().all())
     if found:
-        connection.execute(update(t.scheduled_runs).where(*mine).values(lease_until=at + lease_s))
+        connection.execute(update(t.scheduled_runs).where(*mine).values(state="RUNNING", lease_until=at + lease_s))
     return {run: ("cancel" if found[run] else "go") if run in found else "lost" for run in runs}
 
 

@@ -67,7 +67,7 @@ def test_up_heals_and_down(stack: Stack) -> None:
     started = stack.rml("up")
     assert started.returncode == 0, started.stdout + started.stderr
     parts = stack.status()
-    assert set(parts) == {"mlflow", "control-plane", "triton", "agent", "door"}
+    assert set(parts) == {"mlflow", "control-plane", "runner", "triton", "agent", "door"}
     assert all(part["ready"] for part in parts.values())
     with urllib.request.urlopen(f"{parts['door']['url']}/v2/health/live") as answer:
         assert answer.status == 200
