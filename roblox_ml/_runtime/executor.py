@@ -47,6 +47,8 @@ def run(arguments: Arguments, folder: Path | None) -> int:
     ended: BaseException | None = None
     try:
         executor_input = json.loads(arguments.executor_input)
+        for name, value in whereabouts(executor_input).items():
+            os.environ.setdefault(name, value)
         _begin(executor_input, arguments)
         call(executor_input, arguments.entry, arguments.code, arguments.lock)
     except SystemExit as stop:
