@@ -24,6 +24,7 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "Model": ("._artifacts", "Model"),
     "apprise": (".notify", "apprise"),
     "at_most": ("._graph.gates", "at_most"),
+    "backfill": ("._schedules", "backfill"),
     "card": ("._cards.collect", "card"),
     "choice": ("._sweeps.space", "choice"),
     "compare": ("._compare.comparing", "compare"),
@@ -52,6 +53,7 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "register": ("._graph.system", "register"),
     "report": ("._sweeps.reports", "report"),
     "runs": ("._runs", "runs"),
+    "schedules": ("._schedules", "schedules"),
     "secret": ("._graph.cluster", "secret"),
     "slack": (".notify", "slack"),
     "step": ("._graph.step", "step"),
@@ -73,6 +75,7 @@ __all__ = [
     "Model",
     "apprise",
     "at_most",
+    "backfill",
     "card",
     "choice",
     "compare",
@@ -101,6 +104,7 @@ __all__ = [
     "register",
     "report",
     "runs",
+    "schedules",
     "secret",
     "slack",
     "step",
@@ -156,6 +160,7 @@ if TYPE_CHECKING:
     from ._graph.step import step
     from ._graph.system import dataset, register
     from ._runs import get_run, runs
+    from ._schedules import backfill, schedules
     from ._sweeps.beginning import sweep
     from ._sweeps.reports import report
     from ._sweeps.result import get_sweep, sweeps

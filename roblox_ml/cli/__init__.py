@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from . import _data, _explain, _identity, _models, _notify, _pipelines, _serving, _stack
+from . import _data, _explain, _identity, _models, _notify, _pipelines, _schedules, _serving, _stack
 
 app = typer.Typer(
     name="rml",
@@ -23,6 +23,7 @@ _models.add_to(app)
 _serving.add_to(app)
 _notify.add_to(app)
 _identity.add_to(app)
+_schedules.add_to(app)
 
 
 def main() -> None:
