@@ -74,7 +74,7 @@ def sweep(
         if not resume:
             folder.set_aside()
         else:
-            _same(folder, definition)
+            definition = _same(folder, definition)
     if not folder.exists():
         folder.create(definition, built)
     store = open_store()
@@ -189,14 +189,17 @@ def _checked(trials: int | None, parallel: int, sampler: Any, axes: Mapping[str,
     return points
 
 
-def _same(folder: SweepFolder, definition: Definition) -> None:
-    changed = list(Definition.from_json(folder.about["definition"]).differences(definition))
+def _same(folder: SweepFolder, definition: Definition) -> Definition:
+    """The recorded definition, if it is this one: a grid's points are numbered in the order it was written in."""
+    recorded = Definition.from_json(folder.about["definition"])
+    changed = list(recorded.differences(definition))
     if changed:
         raise RunError(
             f"the sweep {folder.name!r} was begun with something else: {'; '.join(changed)}",
             why="its finished trials would be compared with others of another kind",
             fix="give it another name=, or begin anew with resume=False (the old one is kept)",
         )
+    return recorded
 
 
 def _first(value: Any) -> Any:

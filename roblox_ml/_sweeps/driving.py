@@ -105,7 +105,7 @@ class Driver:
             self._optimiser.tell(asked, "FAILED", reason=f"could not start: {error}")
             return
         self._optimiser.note(asked, run=run.id)
-        self._active.append(_Active(asked, run))
+        self._active.append(_Active(asked, run, self._optimiser.reported(asked)))
 
     def _adopt(self, asked: Asked) -> TrialRun:
         known = {trial.number: trial.run for trial in self._optimiser.trials()}

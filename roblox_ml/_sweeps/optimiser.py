@@ -109,6 +109,10 @@ class Optimiser:
         asked.handle.report(value, step)
         return bool(asked.handle.should_prune())
 
+    def reported(self, asked: Asked) -> set[int]:
+        """Steps whose values are noted already."""
+        return next(set(t.intermediate_values) for t in self._frozen() if t.number == asked.number)
+
     def note(self, asked: Asked, **facts: Any) -> None:
         """Keep something with the trial."""
         for name, value in facts.items():
@@ -192,10 +196,8 @@ class Optimiser:
 def point(definition: Definition, number: int) -> dict[str, Any]:
     """The `number`th random point: a function of the definition's seed and the number, of nothing else."""
     source = random.Random(_seed(definition, number))  # noqa: S311 - points of a sweep, no secrets
-    params: dict[str, Any] = {}
-    for name, known in definition.space.items():
-        params[name] = _drawn(known, source)
-    return params
+    # By name: a space is the same in whatever order it is written.
+    return {name: _drawn(definition.space[name], source) for name in sorted(definition.space)}
 
 
 def _drawn(known: Distribution, source: random.Random) -> Any:

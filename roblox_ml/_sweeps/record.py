@@ -107,7 +107,7 @@ class SweepFolder:
             "provenance": provenance,
             "blobs": sorted(built.blobs),
         }
-        (fresh / "sweep.json").write_text(json.dumps(about, indent=1, sort_keys=True, default=str), "utf-8")
+        (fresh / "sweep.json").write_text(json.dumps(about, indent=1, default=str), "utf-8")
         fresh.rename(self.path)
 
     def set_aside(self) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from . import _data, _explain, _identity, _models, _notify, _pipelines, _schedules, _serving, _stack
+from . import _data, _experiments, _explain, _identity, _models, _notify, _pipelines, _schedules, _serving, _stack
 
 app = typer.Typer(
     name="rml",
@@ -21,6 +21,7 @@ _explain.add_to(app)
 _data.add_to(app)
 _models.add_to(app)
 _serving.add_to(app)
+_experiments.add_to(app)
 _notify.add_to(app)
 _identity.add_to(app)
 _schedules.add_to(app)
