@@ -25,6 +25,7 @@ __all__ = ["STATES", "again", "again_dead", "claim", "counts", "due", "listing",
 
 STATES = ("pending", "delivered", "dead")
 _BEHIND = 8  # after so many failures a delivery no longer holds up those after it
+_FEWEST = 10  # attempts before anything is given up
 
 
 def due(connection: Connection) -> bool:
@@ -76,7 +77,8 @@ def settle(connection: Connection, one: Sending, holder: str, outcome: Outcome, 
         values |= {"state": "delivered", "finished_at": moment, "error": ""}
     else:
         wait = pause(attempts, outcome, base=settings.base_s, cap=settings.cap_s, draw=random.random())  # noqa: S311
-        dead = moment - one.created_at >= settings.dead_after_s
+        # Both: after a week in which nobody here could send, the first failure is no reason to give up.
+        dead = moment - one.created_at >= settings.dead_after_s and attempts >= _FEWEST
         values |= {"state": "dead" if dead else "pending", "error": outcome.reason[:500], "next_at": moment + wait}
         values |= {"finished_at": moment} if dead else {}
         if isinstance(outcome, Again):
