@@ -203,7 +203,7 @@ class Bucket:
         """Remove an object; S3 does not say whether there was one."""
         self._send("DELETE", key).close()
 
-    def keys(self, below: str = "") -> Iterator[tuple[str, int]]:
+    def listed(self, below: str = "") -> Iterator[tuple[str, int]]:
         """(key, size) of every object below a key, in order, however many pages they fill."""
         from xml.etree import ElementTree
 

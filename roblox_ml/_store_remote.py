@@ -140,7 +140,7 @@ class S3Blobs:
 
     def digests(self) -> Iterator[tuple[str, int]]:
         with _told(self.url):
-            for key, size in self.bucket.keys("sha256/"):
+            for key, size in self.bucket.listed("sha256/"):
                 digest = key.rpartition("/")[2]
                 if re.fullmatch(r"[0-9a-f]{64}", digest) and key == blob_key(digest):
                     yield digest, size

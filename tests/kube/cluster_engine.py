@@ -19,14 +19,30 @@ from typing import Any
 import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
-
 from pods import executor_pod
+
 from roblox_ml._backends.local.flow import Outcome, Values, coerce
 from roblox_ml._backends.local.scheduler import Scheduler
 from roblox_ml._backends.local.spec import Component, TaskSpec, load
 from roblox_ml._s3 import Bucket
 
 _LOOK = 0.3
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """An API client, a namespace of our own, the step image, and an S3 server both sides reach."""
+
+    api: Any
+    namespace: str
+    image: str
+    bucket: str
+    s3: dict[str, str]
+    host: str | None
+
+    @property
+    def store(self) -> str:
+        return f"s3://{self.bucket}/rml-{self.namespace}"
 
 
 @dataclass

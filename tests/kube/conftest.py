@@ -17,14 +17,15 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(Path(__file__).parent))
+if TYPE_CHECKING:
+    from cluster_engine import Cluster
 IMAGE = "localhost/rml-step:1"
 SETTINGS = "rml-steps"
 KEYS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
@@ -34,22 +35,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.kube)
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """An API client, a namespace of our own, the step image, and an S3 server both sides reach."""
-
-    api: Any
-    namespace: str
-    image: str
-    bucket: str
-    s3: dict[str, str]
-    host: str | None
-
-    @property
-    def store(self) -> str:
-        return f"s3://{self.bucket}/rml-{self.namespace}"
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +85,7 @@ def started(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture(scope="session")
 def namespace(started: dict[str, str]) -> Iterator[Cluster]:
     """A namespace with what an administrator puts there once: settings and keys for steps, the launcher."""
-    from cluster_engine import core_api
+    from cluster_engine import Cluster, core_api
     from kubernetes import client
     from pods import LAUNCHER, LAUNCHER_KEYS
 

@@ -97,7 +97,7 @@ def bucket(uri: str) -> tuple[Any, str]:
 def download(uri: str) -> None:
     """An artifact, be it one object or all below a prefix, to its place. An empty folder leaves no object: so be it."""
     store, key = bucket(uri)
-    for found, _ in store.keys(key):
+    for found, _ in store.listed(key):
         if found == key or found.startswith(f"{key}/"):
             target = Path(local(uri) + found[len(key) :])
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -98,8 +98,10 @@ def environment(container: Mapping[str, Any], platform: Mapping[str, Any]) -> li
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.{field}"}}}
         for name, field in (("KFP_POD_NAME", "name"), ("KFP_POD_UID", "uid"))
     ]
-    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION"):
-        found.append({"name": f"LAUNCHER_{key}", "valueFrom": {"secretKeyRef": {"name": LAUNCHER_KEYS, "key": key}}})
+    found += [
+        {"name": f"LAUNCHER_{key}", "valueFrom": {"secretKeyRef": {"name": LAUNCHER_KEYS, "key": key}}}
+        for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION")
+    ]
     found += [{"name": entry["name"], "value": str(entry.get("value", ""))} for entry in container.get("env") or []]
     for kind, key_name, reference in (
         ("secret", "secretKey", "secretKeyRef"),

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 import small_pipeline
 import yaml
-from cluster_engine import ClusterRun
-from conftest import Cluster
+from cluster_engine import Cluster, ClusterRun
 
 import roblox_ml as rml
 from roblox_ml._build import prepare
@@ -45,7 +44,7 @@ def files(run: ClusterRun, step: str, output: str) -> dict[str, bytes]:
     (artifact,) = run.steps[step].outputs["artifacts"][output]
     name, _, prefix = artifact["uri"].partition("://")[2].partition("/")
     bucket = Bucket(name, prefix)
-    return {key: bucket.get(key).read() for key, _ in bucket.keys()}
+    return {key: bucket.get(key).read() for key, _ in bucket.listed()}
 
 
 @pytest.fixture
@@ -115,7 +114,7 @@ def test_secrets_arrive_by_environment_and_by_volume_and_stay_out_of_everything_
     bucket = Bucket(cluster.bucket, f"v2/artifacts/guarded/{run.id}")
     places = {
         "pipeline": yaml.safe_dump(run.pipeline), "platform": yaml.safe_dump(run.platform), "log": told(run),
-        "pod": json.dumps(pod.to_dict(), default=str), "objects": repr([bucket.get(key).read() for key, _ in bucket.keys()]),
+        "pod": json.dumps(pod.to_dict(), default=str), "objects": repr([bucket.get(key).read() for key, _ in bucket.listed()]),
         "blobs": repr([open_store().get(digest) for digest, _ in open_store().digests()]),
     }  # fmt: skip
     for text in hidden:
