@@ -80,17 +80,16 @@ def table(sweep: Sweep, rows: int = _SHOWN) -> Any:
     """The best trials and those that run, as a rich table."""
     from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     known = sweep.definition
     title = escape(f"{sweep.name} · {sweep.state} · {sweep.counts()}")
     drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
     names = list(known.space)
-    for name in ("trial", "state", known.metric, *names, "time", ""):
-        right = name in ("trial", known.metric, "time")
-        drawn.add_column(escape(name), no_wrap=True, overflow="ellipsis", justify="right" if right else "left")
     ranked = sweep.ranked()
     running = [t for t in ranked if t.state == "RUNNING"]
     rest = [t for t in ranked if t.state != "RUNNING"]
+    cells: list[list[str]] = []
     for trial in [*running, *rest[: max(0, rows - len(running))]]:
         style = _STYLES.get(trial.state, "dim")
         now = "" if trial.value is None else number(trial.value)
@@ -99,5 +98,14 @@ def table(sweep: Sweep, rows: int = _SHOWN) -> Any:
         params = [escape(number(trial.params.get(name))) for name in names]
         took = "" if trial.duration is None else f"{trial.duration:.1f} s"
         state = f"[{style}]{sign_of(trial.state)} {trial.state}[/]"
-        drawn.add_row(str(trial.number), state, now, *params, took, escape(trial.reason[:80]))
+        cells.append([str(trial.number), state, now, *params, took, escape(trial.reason[:80])])
+    heads = ["trial", "state", known.metric, *names, "time", ""]
+    for index, name in enumerate(heads):
+        right = name in ("trial", known.metric, "time")
+        # Only the last column, why it ended, gives way on a narrow screen.
+        width = max([len(name), *(len(Text.from_markup(row[index]).plain) for row in cells)]) if name else 0
+        align = "right" if right else "left"
+        drawn.add_column(escape(name), no_wrap=True, overflow="ellipsis", justify=align, width=min(width, 24) or None)
+    for row in cells:
+        drawn.add_row(*row)
     return drawn

@@ -148,7 +148,7 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(tuned: Any, place: Path, rml
     assert sweep.best.number == truth and sweep.best_run.state == "SUCCEEDED"
 
     compared = rml.compare(sweep)
-    assert [r.label for r in compared.runs][0] == f"trial {truth}"
+    assert compared.runs[0].label == f"trial {truth}"
     assert {"lr", "kind"} <= set(compared.parameters) and "evaluate.f1" in compared.metrics
     assert "<svg" in compared._repr_html_() and "<svg" in sweep._repr_html_()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from roblox_ml._backends.local import LocalExecutor
 from roblox_ml._runtime.tracking import Mlflow
 
