@@ -110,7 +110,7 @@ def listing(
         query = query.where(d.state == state)
     if event is not None:
         query = query.where(d.event == event)
-    return [_shown(row) for row in connection.execute(query).mappings()]
+    return [_shown(dict(row)) for row in connection.execute(query).mappings()]
 
 
 def counts(connection: Connection) -> dict[str, int]:

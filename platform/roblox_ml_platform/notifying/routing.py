@@ -48,7 +48,7 @@ def route(connection: Connection, channels: Channels, settings: NotifySettings, 
         .limit(_BATCH)
         .with_for_update(skip_locked=True)
     )
-    rows = connection.execute(query).mappings().all()
+    rows = [dict(row) for row in connection.execute(query).mappings()]
     for row in rows:
         recovered = _remember(connection, row)
         if row["at"] >= now() - settings.stale_after_s:
