@@ -193,12 +193,6 @@ class Bucket:
                 self._send("DELETE", key, query=f"uploadId={upload}").close()
             raise
 
-    def touch(self, key: str) -> None:
-        """Make the object young: copied onto itself by the server."""
-        source = quote(self._path(key))
-        extra = {"x-amz-copy-source": source, "x-amz-metadata-directive": "REPLACE"}
-        self._send("PUT", key, headers=extra).close()
-
     def delete(self, key: str) -> None:
         """Remove an object; S3 does not say whether there was one."""
         self._send("DELETE", key).close()

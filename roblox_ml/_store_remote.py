@@ -149,12 +149,11 @@ class S3Blobs:
         key = blob_key(digest)
         with _told(self.url):
             found = self.bucket.head(key)
-            if found is not None and found[0] == size:
-                # Wanted again: a collector goes by age, so the object gets a new one. Where that is refused, it is kept.
-                if time.time() - found[1] > _YOUNG:
-                    with contextlib.suppress(_s3.S3Error):
-                        self.bucket.touch(key)
-            elif size > _PARTS_ABOVE:
+            # A collector goes by age: what is old and wanted again is written again, which makes it young. (A copy onto
+            # itself would do on AWS, but not every server gives it a new time.)
+            if found is not None and found[0] == size and time.time() - found[1] < _YOUNG:
+                return
+            if size > _PARTS_ABOVE:
                 self.bucket.put_parts(key, stream, max(_PART, -(-size // _MOST_PARTS)), digest)
             else:
                 # An object of the right name and another size is damaged, and is written over.
