@@ -32,8 +32,8 @@ class Registrant:
         row = connection.execute(select(t.models.c.team).where(t.models.c.name == model)).one_or_none()
         if row is None:
             return access.team_for_new(connection, self.who, model, self.team)
+        access.require(connection, self.who, "register", model=model)
         if self.team is not None and row.team != self.team:
-            access.require(connection, self.who, "register", model=model)
             raise Conflict(
                 f"{model} belongs to {f'team {row.team}' if row.team else 'no team'}, not to team {self.team}",
                 hint=f"its administrator can move it: rml teams take-model {self.team} {model}",
