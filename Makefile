@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 RML    := $(VENV)/bin/rml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint format bench bench-sdk up down status lock clean
+.PHONY: help setup demo test test-unit lint format bench bench-sdk up down status lock clean test-kube step-image
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,12 @@ bench: bench-sdk ## every benchmark
 
 bench-sdk: setup ## what the SDK costs: capture, compile, first line of a step, environments
 	@$(PY) -m benchmarks.sdk
+
+test-kube: setup ## pods on a real cluster: RML_TEST_KUBECONFIG, or one started beside the clone (root)
+	@$(PY) -m pytest tests/kube
+
+step-image: ## the image every step runs in, built from Debian and PyPI without a daemon (root): .build/step-image.tar
+	@$(PYTHON) scripts/build_step_image.py $(ARGS)
 
 up: setup ## start the local stack (MLflow, control plane, Triton, agent, door)
 	@$(RML) up

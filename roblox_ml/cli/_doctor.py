@@ -76,6 +76,36 @@ def _token() -> Check:
     return Check("ok", "token", f"{path} ({mode:o})")
 
 
+def _store() -> Check:
+    """The blob store as a step meets it: written to and read, since a store that can only be read fails at submit."""
+    from .._store import StoreError, open_store
+
+    store = open_store()
+    if store.folder is not None:
+        return Check("ok", "RML_STORE", f"{store.url} (a folder: steps on this machine reach it, pods do not)")
+    try:
+        store.get(store.put(b"rml doctor"))
+    except StoreError as error:
+        return Check("fail", "RML_STORE", str(error), "docs/guides/cluster.md has what a store needs")
+    return Check("ok", "RML_STORE", f"{store.url} (written and read)")
+
+
+def _image() -> Check:
+    """Only looked at where there is a cluster to submit to."""
+    image, kubeflow = os.environ.get("RML_STEP_IMAGE"), os.environ.get("RML_KFP_HOST")
+    if image:
+        settings = os.environ.get("RML_STEP_SETTINGS")
+        return Check("ok", "step image", f"{image}{f', settings from {settings}' if settings else ''}")
+    if not kubeflow:
+        return Check("ok", "step image", "not needed: steps run on this machine")
+    return Check(
+        "warn",
+        "step image",
+        "RML_STEP_IMAGE is not set: python:3.11-slim runs as root, which Kubeflow's pods refuse",
+        "build deploy/images/step, push it, and set RML_STEP_IMAGE to it",
+    )
+
+
 def _uv() -> Check:
     beside = Path(sys.executable).with_name("uv")
     uv = str(beside) if beside.exists() else shutil.which("uv")
@@ -136,4 +166,16 @@ def _ports() -> Check:
     return Check("ok", "ports", "free, or held by this stack")
 
 
-CHECKS: list[Callable[[], Check]] = [_python, _home, _token, _uv, _cpu, _torch, _libpython, _triton, _ports]
+CHECKS: list[Callable[[], Check]] = [
+    _python,
+    _home,
+    _token,
+    _store,
+    _image,
+    _uv,
+    _cpu,
+    _torch,
+    _libpython,
+    _triton,
+    _ports,
+]
