@@ -92,7 +92,7 @@ class Card:
         else:
             self._plotly = self._plotly or _plotly_library()
             shown = (
-                f'<div class="plotly" role="img" aria-label="{described}"></div>'
+                f'<div class="drawing" role="img" aria-label="{described}"></div>'
                 f'<script type="application/json">{data}</script>'
             )
         return self._add(_Block("plot", f"<figure>{shown}{_caption(caption)}</figure>"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 from collections.abc import Sequence
 
 from .text import escaped
@@ -50,19 +51,20 @@ dd{font-size:1.4rem;font-weight:600;font-variant-numeric:tabular-nums;overflow-w
 dd small{font-size:.8rem;font-weight:500;color:var(--soft)}.up{color:var(--good)}.down{color:var(--bad)}
 figure{margin:.9rem 0}figure>img{max-width:100%;height:auto;background:#fff;border:1px solid var(--line);border-radius:6px;padding:.4rem}
 figcaption{color:var(--soft);font-size:.87rem;margin-top:.25rem}
-.plotly{height:26rem;background:#fff;border:1px solid var(--line);border-radius:6px;overflow:hidden}
+.drawing{height:26rem;background:#fff;border:1px solid var(--line);border-radius:6px;overflow:hidden}
 .progress{margin:.7rem 0;max-width:34rem}.progress label{display:flex;justify-content:space-between;font-size:.9rem}
 progress{width:100%;height:.6rem;accent-color:var(--accent)}
 iframe.user{width:100%;border:1px solid var(--line);border-radius:6px;background:#fff}
 .failed{border:1px solid var(--bad);border-left-width:4px;border-radius:6px;padding:.6rem .9rem;margin-top:1rem}
 .failed pre{border:0;padding:0;margin:.3rem 0 0;background:none;white-space:pre-wrap}
 svg text{fill:var(--ink)}svg .soft{fill:var(--soft)}svg .axis{stroke:var(--line)}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr));gap:1rem}.plots svg{width:100%;height:auto}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem}.plots svg{width:100%;height:auto}
 """
 
 _PLOTLY = """for (const data of document.querySelectorAll('script[type="application/json"]')) {
   const figure = JSON.parse(data.textContent);
   figure.layout = Object.assign({}, figure.layout, {autosize: true, width: undefined, height: undefined});
+  figure.layout.margin = figure.layout.margin || {l: 56, r: 24, b: 48, t: figure.layout.title ? 56 : 24};
   Plotly.newPlot(data.previousElementSibling, figure.data, figure.layout, {displaylogo: false, responsive: true});
 }"""
 
@@ -95,9 +97,10 @@ def page(title: str, body: str, *, about: str = "", footer: str = "", plotly: st
 
 def framed(document: str, *, height: str = "32em") -> str:
     """A document inside another page (a notebook): in a frame of its own origin, that reaches nothing around it."""
+    # Escaped only: what is cleaned would no longer have the digest by which the policy knows a script.
     # Scripts are let in only where the page has any, and its policy says which.
     sandbox = "allow-scripts" if "</script></body>" in document else ""
     return (
-        f'<iframe sandbox="{sandbox}" srcdoc="{escaped(document)}" title="card" '
+        f'<iframe sandbox="{sandbox}" srcdoc="{html.escape(document)}" title="card" '
         f'style="width:100%;height:{height};border:0"></iframe>'
     )

@@ -58,6 +58,8 @@ def page_of(comparison: Comparison) -> str:
 def _plots(comparison: Comparison) -> list[str]:
     runs, metrics, parameters = comparison.runs, comparison.metrics, comparison.parameters
     chosen = comparison.sweep.definition.metric if comparison.sweep is not None else ""
+    # What is the same in every run is in the table; a plot of it says nothing.
+    metrics = [name for name in metrics if len({run.metrics.get(name) for run in runs}) > 1]
     metrics = sorted(metrics, key=lambda name: name != chosen)  # the metric of a sweep first
     labels = [run.label for run in runs]
     plots = []

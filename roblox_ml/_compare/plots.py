@@ -55,7 +55,9 @@ class Axis:
 class _Scale:
     """From values to pixels."""
 
-    def __init__(self, values: Iterable[float], start: float, end: float, *, log: bool = False) -> None:
+    def __init__(
+        self, values: Iterable[float], start: float, end: float, *, log: bool = False, margin: float = 0.04
+    ) -> None:
         finite = [v for v in values if math.isfinite(v) and (not log or v > 0)]
         low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
         self._log = log and low > 0
@@ -63,6 +65,8 @@ class _Scale:
             pad = abs(low) * 0.1 or 1.0
             low, high = (low / 2, high * 2) if self._log else (low - pad, high + pad)
         self._low, self._high = self._of(low), self._of(high)
+        room = (self._high - self._low) * margin  # a mark on the edge would be cut in half
+        self._low, self._high = self._low - room, self._high + room
         self._start, self._end = start, end
 
     def __call__(self, value: float) -> float:
@@ -145,8 +149,8 @@ def bars(labels: Sequence[str], values: Sequence[float], name: str) -> str:
     row = 26
     height = _TOP + row * max(1, len(values)) + 10
     finite = [v for v in values if math.isfinite(v)]
-    start = 190
-    x = _Scale([0.0, *finite], start, WIDTH - 80)
+    start = 200
+    x = _Scale([0.0, *finite], start, WIDTH - 80, margin=0.0)
     drawn = []
     for index, (label, value) in enumerate(zip(labels, values, strict=True)):
         top = _TOP + index * row
@@ -154,12 +158,13 @@ def bars(labels: Sequence[str], values: Sequence[float], name: str) -> str:
         left, width = min(end, x(0.0)), abs(end - x(0.0))
         drawn.append(
             f"<g><title>{escaped(label, 200)}: {escaped(number(value))}</title>"
-            f'<text x="{start - 10}" y="{top + 15}" text-anchor="end" font-size="12">{escaped(_tail(label, 26))}</text>'
+            f'<text x="{start - 10}" y="{top + 15}" text-anchor="end" font-size="11">{escaped(_tail(label, 24))}</text>'
             f'<rect x="{left:.1f}" y="{top + 3}" width="{max(1.0, width):.1f}" height="16" rx="2" '
-            f'fill="{_PALETTE[index % len(_PALETTE)]}"/>'
+            f'fill="{_PALETTE[0]}"/>'
             f'<text x="{max(end, x(0.0)) + 6:.1f}" y="{top + 15}" font-size="12">{escaped(number(value))}</text></g>'
         )
-    return _svg(f"{name} by run", "".join(drawn), height=height)
+    title = f'<text x="12" y="16" font-size="12" font-weight="600">{escaped(name, 60)}</text>'
+    return _svg(f"{name} by run", title + "".join(drawn), height=height)
 
 
 def parallel(
@@ -219,11 +224,20 @@ def _column(axis: Axis, bottom: float, top: float) -> tuple[Callable[[Any], floa
         scale = _Scale([float(v) for v in given], bottom, top, log=axis.log)
         distinct = sorted(set(given))
         at = distinct if len(distinct) <= 6 else scale.ticks()
-        return (lambda v: None if v is None else scale(float(v))), [(scale(t), number(t)) for t in at]
+        return (lambda v: None if v is None else scale(float(v))), _apart([(scale(t), number(t)) for t in at])
     names = list(dict.fromkeys(str(v) for v in given))
     step = (bottom - top) / max(1, len(names) - 1)
     places = {name: bottom - n * step if len(names) > 1 else (bottom + top) / 2 for n, name in enumerate(names)}
     return (lambda v: None if v is None else places[str(v)]), [(y, name) for name, y in places.items()]
+
+
+def _apart(ticks: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Only ticks that can be read beside one another."""
+    kept: list[tuple[float, str]] = []
+    for at, text in ticks:
+        if all(abs(at - other) >= 13 for other, _ in kept):
+            kept.append((at, text))
+    return kept
 
 
 def _axes(x: _Scale, y: _Scale, x_name: str, y_name: str, *, whole: bool = False) -> str:

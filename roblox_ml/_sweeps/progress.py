@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from shutil import get_terminal_size
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -100,12 +101,15 @@ def table(sweep: Sweep, rows: int = _SHOWN) -> Any:
         state = f"[{style}]{sign_of(trial.state)} {trial.state}[/]"
         cells.append([str(trial.number), state, now, *params, took, escape(trial.reason[:80])])
     heads = ["trial", "state", known.metric, *names, "time", ""]
+    room = get_terminal_size().columns
     for index, name in enumerate(heads):
         right = name in ("trial", known.metric, "time")
         # Only the last column, why it ended, gives way on a narrow screen.
-        width = max([len(name), *(len(Text.from_markup(row[index]).plain) for row in cells)]) if name else 0
+        width = min(24, max([len(name), *(len(Text.from_markup(row[index]).plain) for row in cells)]))
+        room -= width + 2
+        width = width if name else max(10, min(80, room + width))
         align = "right" if right else "left"
-        drawn.add_column(escape(name), no_wrap=True, overflow="ellipsis", justify=align, width=min(width, 24) or None)
+        drawn.add_column(escape(name), no_wrap=True, overflow="ellipsis", justify=align, width=width)
     for row in cells:
         drawn.add_row(*row)
     return drawn
