@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..._build import Built
     from .connection import Kubeflow
 
-__all__ = ["LABELS", "send", "start", "submit", "version_of"]
+__all__ = ["LABELS", "check", "send", "start", "submit", "version_of"]
 
 _CONFLICT = 409
 # A run of 2.17 has no labels of its own; they are the last line of its description, which lists and the UI show.
@@ -92,8 +92,7 @@ def start(
 
 
 def send(connection: Kubeflow, built: Built) -> tuple[str, str]:
-    """(pipeline, version) on the server whose bytes are the IR's, its code stored before."""
-    _check_ir(built.ir)
+    """(pipeline, version) on the server whose bytes are the IR's, its code stored before. The caller has checked it."""
     _store(built.blobs)
     with told(connection.host), silent():
         return version_of(connection.client, built)
@@ -104,7 +103,7 @@ def _check(ir: bytes, arguments: Mapping[str, Any]) -> None:
     _refuse([*check_ir(document), *check_platform(document), *check_parameters(document, arguments)])
 
 
-def _check_ir(ir: bytes) -> None:
+def check(ir: bytes) -> None:
     document = load_ir(ir)
     _refuse([*check_ir(document), *check_platform(document)])
 
@@ -152,7 +151,7 @@ def version_of(client: Any, built: Built) -> tuple[str, str]:
                 pipeline_id = client.get_pipeline_id(built.name)
                 if pipeline_id is None:
                     raise
-        known = _find_version(client, pipeline_id, name)
+        known = _find_version(client, pipeline_id, built, name)
         if known is not None:
             return pipeline_id, known
         version = client.upload_pipeline_version(path, name, pipeline_id=pipeline_id, description=about)
@@ -167,10 +166,23 @@ def _only_version(client: Any, pipeline_id: str) -> str:
     return str(listed[0].pipeline_version_id)
 
 
-def _find_version(client: Any, pipeline_id: str, name: str) -> str | None:
-    wanted = {"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]}
-    listed = client.list_pipeline_versions(pipeline_id, filter=json.dumps(wanted)).pipeline_versions or []
-    return next((str(v.pipeline_version_id) for v in listed if v.display_name == name), None)
+def _find_version(client: Any, pipeline: str, built: Built, name: str) -> str | None:
+    """The version with these bytes: named by their digest, or the one that came with the pipeline's own upload."""
+    for called in (name, built.name):
+        wanted = {"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": called}]}
+        for version in client.list_pipeline_versions(pipeline, filter=json.dumps(wanted)).pipeline_versions or []:
+            if version.display_name == called and (called == name or _same(version.pipeline_spec, built)):
+                return str(version.pipeline_version_id)
+    return None
+
+
+def _same(stored: Any, built: Built) -> bool:
+    """Whether the server's copy says what the IR says (it keeps documents, not bytes)."""
+    ours = load_ir(built.ir)
+    theirs = stored or {}
+    if ours["platform"] is None:
+        return bool(theirs.get("pipeline_spec", theirs) == ours["pipeline"])
+    return bool(theirs.get("pipeline_spec") == ours["pipeline"] and theirs.get("platform_spec") == ours["platform"])
 
 
 def description(built: Built, labels: Mapping[str, str] | None) -> str:

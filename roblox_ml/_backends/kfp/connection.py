@@ -148,7 +148,7 @@ class Kubeflow:
         """What runs on a schedule."""
         from .recurring import RecurringRun
 
-        raw = self._pages(self.client.list_recurring_runs, "recurring_runs", sort_by="created_at asc")
+        raw = self._pages(self.client.list_recurring_runs, "recurringRuns", sort_by="created_at asc")
         found = [RecurringRun(self, one) for one in raw]
         return [one for one in found if name is None or one.name == name]
 

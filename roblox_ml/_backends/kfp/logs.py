@@ -6,6 +6,7 @@ the step is over. So all three are asked in that order, and when none has it, wh
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
@@ -126,7 +127,7 @@ def _from_server(run: RemoteRun, node: Node) -> str | None:
     for name in names:
         try:
             return _ask(run, f"/apis/v1alpha1/runs/{run.id}/nodes/{name}/log")
-        except RmlSdkError as error:
+        except RmlSdkError as error:  # RunError too
             last = error
     if last is not None:
         raise last
@@ -145,7 +146,22 @@ def _ask(run: RemoteRun, path: str) -> str:
             _return_http_data_only=True,
             _request_timeout=_KUBE_TIMEOUT,
         )
-        return bytes(answer.data).decode("utf-8", "replace")
+    text = bytes(answer.data).decode("utf-8", "replace")
+    if refused := _refusal(text):
+        raise RunError(refused)
+    return text
+
+
+def _refusal(text: str) -> str:
+    """The server's error, which it sends with status 200 in the place of the log."""
+    if not text.startswith("{"):
+        return ""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return ""
+    alike = isinstance(found, dict) and set(found) == {"error_details", "error_message"}
+    return str(found["error_message"]) if alike else ""
 
 
 def _from_store(run: RemoteRun, node: Node) -> str | None:

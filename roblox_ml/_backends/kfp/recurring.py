@@ -110,10 +110,11 @@ def publish(
     """Make or change the recurring run of this name so that it is exactly this; the same again changes nothing."""
     from ..._graph.check import check_parameters
     from ..._graph.dump import load_ir
-    from ._submit import send
+    from ._submit import check, send
 
     recurrence = convert(schedule, server=connection.timezone, name=name)
     given = translate(arguments, same_zone=schedule.tz == connection.timezone)
+    check(built.ir)
     problems = check_parameters(load_ir(built.ir), arguments)
     if problems:
         raise SubmitError(
@@ -122,7 +123,7 @@ def publish(
             fix="give the parameters: publish(…, epochs=3)",
         )
     pipeline_id, version_id = send(connection, built)
-    mark = _digest(version_id, recurrence, given, connection)
+    mark = _digest(hashlib.sha256(built.ir).hexdigest(), recurrence, given, connection)
     before = [one for one in connection.recurring_runs(name) if one.mark]
     kept = next((one for one in before if one.mark == mark and one._raw.get("status") == "ENABLED"), None)
     # A paused one that says the same stays paused: publishing unchanged code is no reason to start it.
@@ -176,10 +177,10 @@ def _create(
         return RecurringRun(connection, connection._json(made))
 
 
-def _digest(version: str, recurrence: Recurrence, arguments: Mapping[str, Any], connection: Kubeflow) -> str:
+def _digest(ir: str, recurrence: Recurrence, arguments: Mapping[str, Any], connection: Kubeflow) -> str:
     text = json.dumps(
         [
-            version,
+            ir,
             *_fields(recurrence),
             dict(arguments),
             connection.pipeline_root,
