@@ -83,8 +83,10 @@ def prepare(pipeline: Pipeline, arguments: Mapping[str, Any] | None = None) -> B
     if in_graph or parts.findings:
         raise _error(pipeline.name, in_graph, parts.findings)
     notes = list(dict.fromkeys(parts.notes))
-    if arguments is not None and notes:
-        _say(notes)
+    if arguments is not None:
+        notes += _since_last_run(pipeline.name, parts)
+        if notes:
+            _say(notes)
     ir = dump_ir(to_ir(graph, parts.code, links=links))
     return Built(
         name=pipeline.name,
@@ -98,6 +100,13 @@ def prepare(pipeline: Pipeline, arguments: Mapping[str, Any] | None = None) -> B
         steps=parts.code,
         arguments=given,
     )
+
+
+def _since_last_run(name: str, parts: _Parts) -> tuple[str, ...]:
+    from ._lock_history import last_run, since
+
+    locks = {step: parts.blobs[ref.lock].decode() for step, ref in parts.code.items() if ref.lock in parts.blobs}
+    return since(last_run(pipeline=name), {step.removeprefix("comp-"): text for step, text in locks.items()})
 
 
 def _say(notes: list[str]) -> None:

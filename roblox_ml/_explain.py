@@ -54,7 +54,8 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """An import of the step and the distribution that answers it. `version` is empty for one that is not locked."""
+    """An import of the step and the distribution that answers it. `version` is empty for one that is not locked, `module`
+    for one that `packages=` asks for and nothing imports by name."""
 
     module: str
     distribution: str
@@ -165,9 +166,9 @@ def _explained(
         step=name,
         lines=tuple(_lines(found)),
         files=tuple(files) + tuple(Carried(wheel.filename, wheel.size) for wheel in (lock.wheels if lock else ())),
-        packages=tuple(_packages(imports, lock)),
+        packages=tuple(_packages(imports, lock, packages)),
         left_out=tuple(_left_out(function, found)),
-        drift=lock.notes if lock else (),
+        drift=(*lock.notes, *_since_last_run(name, lock)) if lock else (),
         findings=tuple(findings),
         system=system,
         bundle=bundle.digest if lock else "",
@@ -177,6 +178,13 @@ def _explained(
         pins=len(lock.pins) if lock else 0,
         in_place=bool(lock and lock.in_place),
     )
+
+
+def _since_last_run(name: str, lock: Lock) -> tuple[str, ...]:
+    from ._lock_history import last_run, since
+
+    last = last_run(step=name)
+    return since(last, {name.replace("_", "-").lower(): lock.text})
 
 
 def _lines(found: Slice) -> Iterator[Line]:
@@ -191,16 +199,26 @@ def _lines(found: Slice) -> Iterator[Line]:
             yield Line("", text, "holds for the whole notebook or file")
 
 
-def _packages(imports: Iterable[str], lock: Lock | None) -> Iterator[Package]:
+def _packages(imports: Iterable[str], lock: Lock | None, packages: tuple[str, ...]) -> Iterator[Package]:
+    """What the imports lead to, then what `packages=` adds without being imported by name."""
     from ._env import owners_of
 
     pins = lock.pins if lock else {}
+    asked = {
+        name
+        for text in packages
+        for name in pins
+        if re.match(rf"(?:\S*::)?{name}\b", re.sub(r"[-_.]+", "-", text).lower())
+    }
     for module in sorted(imports):
         owners = [name for name in owners_of(module) if name in pins]
         for owner in owners:
             yield Package(module, owner, pins[owner])
         if not owners and lock is not None:
             yield Package(module, "from packages=" if module not in lock.local else "source in the bundle", "")
+    told = {owner for module in imports for owner in owners_of(module)}
+    for name in sorted(asked - told & pins.keys()):
+        yield Package("", name, pins[name])
 
 
 def _cells(function: Any) -> tuple[Cell, ...]:

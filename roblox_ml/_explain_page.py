@@ -81,7 +81,7 @@ def _finding(finding: Finding, *, place: bool = False) -> str:
 
 def _environment(told: Explanation) -> str:
     rows = [
-        (f"<code>import {escape(package.module)}</code>",
+        (f"<code>import {escape(package.module)}</code>" if package.module else "asked for",
          escape(f"{package.distribution}=={package.version}" if package.version else package.distribution))
         for package in told.packages
     ]  # fmt: skip

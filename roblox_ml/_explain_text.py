@@ -52,7 +52,8 @@ def _sections(told: Explanation) -> Iterator[str]:
         width = max((len(package.module) for package in told.packages), default=0)
         for package in told.packages:
             pin = f"{package.distribution}=={package.version}" if package.version else package.distribution
-            yield f"  import {package.module:<{width}}  {pin}"
+            what = f"import {package.module:<{width}}" if package.module else f"{'asked for':<{width + 7}}"
+            yield f"  {what}  {pin}"
         if told.pins > len(told.packages):
             yield f"  and what these need: {_count(told.pins, 'package')} in all"
         yield from (f"  system package {name}" for name in told.system)

@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 
 from .._runtime.environments import normal, site_folders
-from .._runtime.wheels import content_of
+from .._runtime.wheels import INSTALLERS_OWN, content_of
 from .._store import digest_of_file
 from ..errors import Finding
 from ._cache import folder
@@ -29,7 +29,6 @@ from ._errors import WHERE, LockError
 __all__ = ["Wheel", "bytes_of", "from_file", "from_installed", "link_folder"]
 
 _STAMP = (1980, 1, 1, 0, 0, 0)
-_OWN = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json", "uv_cache.json", "uv_build.json", "RECORD.jws")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,7 @@ def from_installed(name: str, sites: Iterable[str] | None = None) -> tuple[Wheel
             stem = top
         if file.is_absolute() or ".." in file.parts or path.endswith(".pyc"):
             continue  # scripts are made anew from the entry points
-        if top.endswith(".dist-info") and file.name in _OWN:
+        if top.endswith(".dist-info") and file.name in INSTALLERS_OWN:
             continue
         try:
             data = Path(str(found.locate_file(file))).read_bytes()
@@ -153,13 +152,14 @@ def _tag(text: str) -> str:
     from packaging.tags import parse_tag
 
     tags = re.findall(r"^Tag: (\S+)$", text, re.MULTILINE) or ["py3-none-any"]
-    return next((tag for tag in sorted(tags, reverse=True) if _fits(parse_tag(tag))), tags[0])
+    fitting = [str(tag) for tag in sorted(tags, reverse=True) if _fits(parse_tag(tag))]
+    return fitting[0] if fitting else str(tags[0])
 
 
 def _fits(tags: Iterable[object]) -> bool:
     from packaging.tags import sys_tags
 
-    return not set(sys_tags()).isdisjoint(tags)  # type: ignore[arg-type]
+    return not set(sys_tags()).isdisjoint(tags)
 
 
 def _not_a_wheel(path: Path, why: str) -> Finding:

@@ -82,7 +82,7 @@ def _release(version: str) -> tuple[int, ...]:
 def _place(name: str, _key: str) -> tuple[str, float]:
     """The site folder of a distribution and when it was installed; `_key` changes when anything is."""
     for found in metadata.distributions(path=site_folders()):
-        if normal((found.metadata or {}).get("Name") or "") == name:  # type: ignore[union-attr]
+        if found.metadata and normal(found.metadata["Name"] or "") == name:
             folder = Path(str(found.locate_file("")))
             path = getattr(found, "_path", None)
             return str(folder), path.stat().st_mtime if isinstance(path, Path) and path.exists() else 0.0

@@ -157,7 +157,7 @@ def _override(
     lines += closure.local_requires
     links = [*(link_folder(wheel) for wheel in wheels.values()), *asked.folders]
     have = {name: found.version for name, found in now.distributions.items() if found.origin != "local"}
-    about = [sorted(set(lines)), dict(closure.pins), python_minor(), platform_tag()]
+    about: list[object] = [sorted(set(lines)), dict(closure.pins), python_minor(), platform_tag()]
     if links or asked.named:
         about += [state_of(map(str, links)), {name: index.name for name, index in asked.named.items()}]
     file = folder("resolved") / f"{_key(*about)}.json"

@@ -74,6 +74,10 @@ def from_python(
     inputs = {from_array(name, array): array for name, array in arrays.items()}
     sliced = capture(predict)
     lock = lock_for(sliced.imports | {"numpy"}, packages)  # the batch itself is numpy
+    from .._store import open_store
+
+    for data in lock.blobs().values():  # wheels that no index has: whoever serves the model reads them from the store
+        open_store().put(data)
     root, folder = model_folder(path)
     code = folder / "code"
     for name, data in sorted(sliced.files.items()):

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .environments import ParsedLock
 
-__all__ = ["content_of", "is_installed", "with_local_wheels"]
+__all__ = ["INSTALLERS_OWN", "content_of", "is_installed", "with_local_wheels"]
 
 # What an installer adds or rewrites: no part of what a wheel brings.
-_OWN = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json", "uv_cache.json", "uv_build.json", "RECORD.jws")
+INSTALLERS_OWN = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json", "uv_cache.json", "uv_build.json", "RECORD.jws")
 
 
 def content_of(record: str) -> str:
@@ -30,7 +30,7 @@ def content_of(record: str) -> str:
         if len(row) < 2 or not row[1] or row[0].startswith(("..", "/")) or row[0].endswith(".pyc"):
             continue
         folder, _, name = row[0].rpartition("/")
-        if not (folder.endswith(".dist-info") and name in _OWN):
+        if not (folder.endswith(".dist-info") and name in INSTALLERS_OWN):
             rows.append(f"{row[0]},{row[1]}")
     return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
 
