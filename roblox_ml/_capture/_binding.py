@@ -15,6 +15,9 @@ MUTATING_METHODS = frozenset(
 )
 """Methods that change the object they are called on (list, dict, set, deque, Counter, OrderedDict and their likes)."""
 
+SETTERS = frozenset({"setLevel", "register", "addFilter", "removeFilter"})
+"""Methods that change a logger, an abstract class or a generic function."""
+
 MUTATING_FUNCTIONS = frozenset(
     {"shuffle", "heapify", "heappush", "heappop", "heapreplace", "insort", "setattr", "delattr"}
 )
@@ -109,7 +112,7 @@ def mutated(nodes: list[ast.AST]) -> Iterator[str]:
         root: str | None = None
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if name in MUTATING_METHODS and isinstance(node.func, ast.Attribute):
+            if (name in MUTATING_METHODS or name in SETTERS) and isinstance(node.func, ast.Attribute):
                 root = receiver_root(node.func.value)
             elif name in MUTATING_FUNCTIONS and node.args:
                 root = root_name(node.args[0])
@@ -125,13 +128,45 @@ def receiver_root(node: ast.AST) -> str | None:
 
 
 def called(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Names that are called, decorate, or are handed to a call, which may call them."""
     for node in nodes:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            yield node.func.id
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                yield node.func.id
+            elif (root := receiver_root(node.func)) is not None and isinstance(node.func, ast.Attribute):
+                yield root  # `Table().put(x)` makes a Table
+            for argument in arguments(node):
+                if isinstance(argument, ast.Name):
+                    yield argument.id
         elif isinstance(node, (*FunctionNode, ast.ClassDef)):
             for decorator in node.decorator_list:
-                if isinstance(decorator, ast.Name):
-                    yield decorator.id
+                if (name := root_name(callee(decorator))) is not None:
+                    yield name
+
+
+def arguments(node: ast.Call) -> Iterator[ast.expr]:
+    """A call's arguments, however they are given."""
+    for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
+        yield argument.value if isinstance(argument, ast.Starred) else argument
+
+
+def methods_called(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
+    """(name, method): methods that are called on a name's object or a part of it; the name is "" for other receivers."""
+    for node in nodes:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield root_name(node.func.value) or "", node.func.attr
+
+
+def passed(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, int | str, str]]:
+    """(function, position or keyword, name): whose objects are handed to which parameter of a function called by name."""
+    for node in nodes:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            for position, argument in enumerate(node.args):
+                for name in held(argument):
+                    yield node.func.id, position, name
+            for keyword in node.keywords:
+                for name in held(keyword.value):
+                    yield node.func.id, keyword.arg or "**", name
 
 
 def registering(node: ast.stmt) -> Iterator[str]:
@@ -191,10 +226,12 @@ def aliases(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
             targets, value = [node.optional_vars], node.context_expr
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):  # table.append(row)
             targets, value = [node.func], node
-        held = set(_held(value)) if value is not None else set()
+        read = set(held(value)) if value is not None else set()
         names = {inner.id for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name)}
+        if len(targets) > 1:  # `a = b = []`
+            yield from ((one, other) for one in names for other in names if one != other)
         rebinds = not isinstance(node, ast.Call | ast.AugAssign)  # `a = [a]`: the old object lives on in the new one
-        yield from ((bound_name, name) for bound_name in names for name in held if rebinds or name != bound_name)
+        yield from ((bound_name, name) for bound_name in names for name in read if rebinds or name != bound_name)
 
 
 def through_aliases(changed: set[str], pairs: Iterable[tuple[str, str]]) -> set[str]:
@@ -228,18 +265,18 @@ def _kept(node: ast.stmt) -> set[str]:
     }
 
 
-def _held(node: ast.expr) -> Iterator[str]:
+def held(node: ast.expr) -> Iterator[str]:
     """Names whose objects may live on inside the value of `node`."""
     if isinstance(node, ast.Name):
         yield node.id
     elif not _is_scalar(node):
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.expr):
-                yield from _held(child)
+                yield from held(child)
             elif isinstance(child, ast.keyword):
-                yield from _held(child.value)
+                yield from held(child.value)
             elif isinstance(child, ast.comprehension):
-                yield from _held(child.iter)
+                yield from held(child.iter)
 
 
 def _is_scalar(node: ast.expr) -> bool:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from types import FunctionType
 from typing import Any
 
-from roblox_ml._capture import _findings, _live
+from roblox_ml._capture import _findings, _findings_outside, _live
 from roblox_ml._capture._findings import FRESH
+from roblox_ml._capture._guards import guard
 from roblox_ml._capture._imports import ImportRef
 from roblox_ml._capture._index import Index, index_of
-from roblox_ml._capture._modules import LocalModules, collect
+from roblox_ml._capture._local_state import module_differences
+from roblox_ml._capture._modules import LocalModules, collect, is_local_module
 from roblox_ml._capture._render import ordered, render
 from roblox_ml._capture._secrets import secrets_in, secrets_in_text
 from roblox_ml._capture._slicer import Slicer, imports_in
@@ -132,6 +135,8 @@ def _slice(index: Index, source: Source, name: str, entry: int) -> Slice:
     slicer.judge.compare(order, slicer.writes, slicer.wanted_now())
     findings += _secrets(index, slicer)
     modules = collect(_refs(index, slicer), source.path)
+    findings += guard(index, slicer.chosen, source.namespace, slicer.judge.step)
+    findings += _changed_modules(index, slicer, modules, source)
     findings += modules.findings + _secrets_in_files(modules)
     if findings:
         raise CaptureError(sorted(findings, key=lambda finding: _order(index, finding)))
@@ -156,6 +161,27 @@ def _refs(index: Index, slicer: Slicer) -> list[ImportRef]:
     found: list[ImportRef] = []
     for position in sorted(slicer.chosen):
         found += imports_in(index.placed[position].statement)
+    return found
+
+
+def _changed_modules(index: Index, slicer: Slicer, modules: LocalModules, source: Source) -> list[Finding]:
+    """Shipped modules whose files are not what the kernel has loaded."""
+    found: list[Finding] = []
+    if source.namespace is None:
+        return found
+    again = {touch.path for position in slicer.chosen for touch in index.touches.get(position, ())}
+    for path in modules.files:
+        name = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        module = sys.modules.get(name)
+        if module is None or not path.endswith(".py") or not is_local_module(module):
+            continue
+        different = module_differences(module, again)
+        if different:
+            top = name.partition(".")[0]
+            users = [p for p in slicer.chosen if any(ref.top == top for ref in imports_in(index.placed[p].statement))]
+            placed = index.placed[min(users)] if users else index.placed[max(slicer.chosen)]
+            at = (placed.cell, placed.statement.lines, placed.statement.node)
+            found.append(_findings_outside.changed_module(name, different, slicer.judge.step, *at))
     return found
 
 

@@ -111,6 +111,10 @@ def offending(
         message = f"`{name}`, used by {user}, is made with {what}"
         why = "A step's module is imported, and an import cannot wait."
         fix = "call `asyncio.run(...)` inside the step, or pass the value as a parameter"
+    elif code == "interrupted":
+        message = f"`{name}`, used by {user}, was left by {what}"
+        why = "The cell ended with an exception here, so what it made is neither what its text says nor nothing."
+        fix = "run the cell again until it ends without an error"
     elif code == "main-guard":
         message = f'`{name}`, used by {user}, is bound under `if __name__ == "__main__"`'
         why = "A step imports the code as a module, so this block does not run there."
@@ -300,18 +304,6 @@ def kernel_only(name: str, user: str, cell: Cell, lines: tuple[int, ...], node: 
         "undefined-name", f"{user} uses `{name}`, which only the notebook kernel has", where, FRESH,
         f"use `print`, or `from IPython.display import {name}` inside the step", source,
     )  # fmt: skip
-
-
-def uncarried_effect(path: str, user: str, cell: Cell, lines: tuple[int, ...], offence: Offence) -> Finding:
-    where, source = at_node(cell, lines, offence.node)
-    return Finding(
-        "uncarried-effect",
-        f"`{path}` is set here by {offence.what}, and {user} uses `{path.partition('.')[0]}`",
-        where,
-        "This state of the process matters to the step, and it cannot be set there again the same way.",
-        "use a literal, or set it inside the step",
-        source,
-    )
 
 
 def _short(value: object) -> str:

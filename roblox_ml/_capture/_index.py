@@ -7,13 +7,27 @@ and nothing they bind changed in between. So a re-run notebook and a freshly sta
 from __future__ import annotations
 
 import ast
+import sys
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
-from roblox_ml._capture._policy import Names, Offence, effect_path, statement_offence
-from roblox_ml._capture._statements import Alias, Statement, future_features, parse, with_decorators
+from roblox_ml._capture._calls import Calls
+from roblox_ml._capture._effects import is_seed, touch_of
+from roblox_ml._capture._local_state import changed_by_call
+from roblox_ml._capture._marks import Touch
+from roblox_ml._capture._policy import Names, Offence, statement_offence
+from roblox_ml._capture._statements import (
+    Alias,
+    Statement,
+    future_features,
+    interrupted,
+    parse,
+    starred,
+    with_decorators,
+)
 from roblox_ml._capture._tables import EFFECT_IMPORTS
 from roblox_ml._capture._types import Cell
 
@@ -35,11 +49,12 @@ _IMMUTABLE = (
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A statement and the cell it ran in."""
+    """A statement and the cell it ran in. `stopped`: the exception with which it ended half-way."""
 
     statement: Statement
     cell: Cell
     future: frozenset[str]
+    stopped: str = ""
 
 
 class Index:
@@ -49,36 +64,51 @@ class Index:
         self.placed: list[Placed] = []
         self.stars: list[int] = []
         self.broken: list[Cell] = []
+        self.calls = Calls()
+        self.touches: dict[int, tuple[Touch, ...]] = {}
         self._binders: dict[str, list[int]] = defaultdict(list)
         self._mutators: dict[str, list[int]] = defaultdict(list)
-        self._later_mutators: dict[str, set[str]] = defaultdict(set)
         self._aliases: list[tuple[int, str, str]] = []
         self._changes: dict[tuple[str, int, int], list[int]] = {}
         self._offences: dict[int, Offence | None] = {}
         future: frozenset[str] = frozenset()
-        for cell in cells:
-            statements = parse(cell.text, package)
+        parsed = [(cell, parse(cell.text, package)) for cell in cells]
+        mentioned = frozenset(
+            n for _, statements in parsed for s in statements if s.kind != "from" for n in _mentions(s)
+        )
+        for cell, statements in parsed:
             if not statements and cell.text.strip():
                 self.broken.append(cell)
             future |= future_features(cell.text)
             for statement in statements:
                 if module == "__main__" or not is_main_guard(statement.node):
-                    self._place(statement, cell, future)
-        self._indirect()
+                    stopped = cell.reached(statement.lines)
+                    if stopped is None:
+                        break
+                    part = interrupted(statement) if stopped else statement
+                    for single in _star_names(part, mentioned) if part is not None and part.kind == "star" else [part]:
+                        if single is not None:
+                            self._place(single, cell, future, stopped)
 
-    def _place(self, statement: Statement, cell: Cell, future: frozenset[str]) -> None:
+    def _place(self, statement: Statement, cell: Cell, future: frozenset[str], stopped: str) -> None:
+        step = False
         if statement.bare is not None:
-            is_step = any(self.resolve(root, END) == "roblox_ml.step" for root in statement.step_roots)
-            statement = statement.bare if is_step else with_decorators(statement)
-        if self._repeats(statement, future):
-            return
+            step = any(self.resolve(root, END) == "roblox_ml.step" for root in statement.step_roots)
+            statement = statement.bare if step else with_decorators(statement)
         position = len(self.placed)
-        self.placed.append(Placed(statement, cell, future))
+        touches = tuple(self._touches_of(statement, position))
+        changes = self.calls.changes(statement)
+        if not touches and not changes and self._repeats(statement, future):
+            return
+        self.placed.append(Placed(statement, cell, future, stopped))
+        if touches:
+            self.touches[position] = touches
+        self.calls.add(statement, step=step)
         if statement.kind == "star":
             self.stars.append(position)
         for name in statement.binds:
             self._binders[name].append(position)
-        for name in statement.mutates | statement.registers:
+        for name in sorted(statement.mutates | statement.registers | changes):
             if name not in statement.binds:
                 self._mutators[name].append(position)
         for name in statement.augments - statement.mutates:
@@ -87,44 +117,59 @@ class Index:
             receiver = bound not in statement.binds
             if not self._is_constant(read, position) and not (receiver and self._is_constant(bound, position)):
                 self._aliases.append((position, bound, read))
-        for name in statement.mutates_later | statement.assigned_later:
-            for function in statement.binds:
-                self._later_mutators[function].add(name)
+
+    def _touches_of(self, statement: Statement, position: int) -> Iterator[Touch]:
+        """State outside the notebook's names that running `statement` sets, draws from or changes."""
+        if statement.alias is not None:
+            if statement.alias.target.startswith(EFFECT_IMPORTS):
+                yield Touch(statement.alias.target, "set")
+            return
+        found = {(mark, "") for mark in statement.marks} | set(self.calls.marks(statement))
+        for mark, function in sorted(found, key=repr):
+            path = ".".join(mark.path) if mark.absolute else self.resolve(mark.path, position)
+            if not path:
+                continue
+            touch = touch_of(mark.how, path, function)
+            if touch is not None:
+                yield touch
+            elif mark.how == "call":
+                yield from (Touch(changed, "store", function, path) for changed in changed_by_call(path))
 
     def _repeats(self, statement: Statement, future: frozenset[str]) -> bool:
         """Whether `statement` binds anew exactly what it bound before."""
         if not statement.binds or (statement.mutates | statement.registers) - statement.binds:
-            return False
-        if any(self._later_mutators.get(function) for function in statement.calls):
             return False
         last = {self._binders[name][-1] if self._binders.get(name) else -1 for name in statement.binds}
         position = last.pop()
         if last or position < 0:
             return False
         earlier = self.placed[position]
-        if earlier.statement.text != statement.text or earlier.future != future:
+        if earlier.statement.text != statement.text or earlier.future != future or earlier.stopped:
             return False
-        for name in statement.now | statement.maybe:
+        reads = statement.now | statement.maybe
+        for name in reads:
             binders = self._binders.get(name, [])
             if (binders and binders[-1] >= position) or any(p > position for p in self._mutators.get(name, [])):
                 return False
         for name in statement.binds:
             if any(p > position for p in self._mutators.get(name, [])):
                 return False
+        if self._outside_changed(statement, reads, position):
+            return False
         if _immutable(statement):
             return True
         touched = any(statement.binds & placed.statement.now for placed in self.placed[position + 1 :])
-        return not touched and not any(statement.binds & names for names in self._later_mutators.values())
+        return not touched and not self.calls.changed_by_any(statement.binds)
 
-    def _indirect(self) -> None:
-        """A statement that calls a function which changes a global changes that global."""
-        for position, placed in enumerate(self.placed):
-            for function in placed.statement.calls:
-                for name in self._later_mutators.get(function, ()):
-                    if position not in self._mutators[name] and name not in placed.statement.binds:
-                        self._mutators[name].append(position)
-        for positions in self._mutators.values():
-            positions.sort()
+    def _outside_changed(self, statement: Statement, reads: Iterable[str], after: int) -> bool:
+        """Whether a module that `statement` reads from was changed since: running it again takes the new attribute."""
+        recent = {touch.top for p, touches in self.touches.items() if p > after for touch in touches}
+        if not recent:
+            return False
+        if statement.alias is not None:
+            return statement.alias.name is not None and statement.alias.module.partition(".")[0] in recent
+        found = (self.alias(name, END) for name in reads)
+        return any(alias.target.partition(".")[0] in recent for alias in found if alias is not None)
 
     @property
     def names(self) -> set[str]:
@@ -151,8 +196,8 @@ class Index:
         key = (name, after, before)
         if key not in self._changes:
             found = sorted(self._mutators_of(name, after, before, before, set()))
-            if self.alias(name, before) is not None:
-                found = [p for p in found if name in self.placed[p].statement.stores]
+            if self.alias(name, before) is not None:  # what is changed in modules is state of its own kind: `touches`
+                found = []
             self._changes[key] = found
         return self._changes[key]
 
@@ -200,6 +245,10 @@ class Index:
         """Positions of functions that assign `name` through `global`."""
         return [p for p, placed in enumerate(self.placed) if name in placed.statement.assigned_later]
 
+    def seeded(self, position: int) -> frozenset[str]:
+        """The shared generators that were seeded before `position`: what they draw from then on is repeatable."""
+        return frozenset(t.group for p, found in self.touches.items() if p < position for t in found if is_seed(t))
+
     def alias(self, name: str, at: int) -> Alias | None:
         """The import that gave `name` its value before `at`, also inside `try`/`if`."""
         positions = self._binders.get(name, [])
@@ -232,7 +281,7 @@ class Index:
             positions = self.binders(name, position)
             return self.placed[positions[-1]].statement.node if positions else None
 
-        return Names(lambda parts: self.resolve(parts, position), bound_by)
+        return Names(lambda parts: self.resolve(parts, position), bound_by, self.seeded(position))
 
     def offence(self, position: int) -> Offence | None:
         """Why the statement at `position` cannot be repeated in a step, None when it can."""
@@ -241,25 +290,13 @@ class Index:
         return self._offences[position]
 
     def _offence(self, statement: Statement, position: int) -> Offence | None:
+        if stopped := self.placed[position].stopped:
+            return Offence("interrupted", statement.node, f"a statement that stopped half-way with {stopped}")
         if statement.awaits and statement.kind not in ("functiondef", "asyncfunctiondef", "classdef"):
             return Offence("top-level-await", statement.node, "`await` outside a function")
         if is_main_guard(statement.node):
             return Offence("main-guard", statement.node, 'a block under `if __name__ == "__main__"`')
         return statement_offence(statement.node, self.names_at(position), text=statement.text)
-
-    @cached_property
-    def effects(self) -> dict[int, str]:
-        """Positions of statements that set known state of the process, with the dotted path of that state."""
-        found: dict[int, str] = {}
-        for position, placed in enumerate(self.placed):
-            alias = placed.statement.alias
-            if alias is not None:
-                path = alias.target if alias.target.startswith(EFFECT_IMPORTS) else None
-            else:
-                path = effect_path(placed.statement, self.names_at(position))
-            if path is not None:
-                found[position] = path
-        return found
 
     def submodules(self, name: str, at: int) -> list[int]:
         """The other `import a.b` statements that filled the same package `a` before `at`."""
@@ -279,13 +316,30 @@ def _immutable(statement: Statement) -> bool:
     """Whether binding again cannot be told from not binding again, identity included."""
     if statement.kind in ("import", "from"):
         return True
-    if statement.kind in ("functiondef", "classdef"):
+    if statement.kind == "functiondef":  # a class run again is another class: its instances and subclasses know
         return not statement.registers and not statement.calls
     if isinstance(statement.node, ast.Assign | ast.AnnAssign) and statement.node.value is not None:
         kinds = [type(node) for node in ast.walk(statement.node.value)]
         plain = all(issubclass(kind, (*_IMMUTABLE, ast.operator, ast.unaryop)) for kind in kinds)
         return plain and not (ast.BinOp in kinds and ast.Name in kinds)
     return False
+
+
+def _mentions(statement: Statement) -> frozenset[str]:
+    source = statement.bare or statement
+    return source.now | source.later | source.maybe | source.soft | source.binds
+
+
+def _star_names(statement: Statement, mentioned: frozenset[str]) -> Iterator[Statement]:
+    """One import for each name that the notebook mentions and the star brought; the star itself when its module is not loaded."""
+    alias = statement.alias
+    module = sys.modules.get(alias.module) if alias is not None else None
+    if module is None:
+        yield statement
+        return
+    public = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
+    for name in sorted(mentioned.intersection(public)):
+        yield starred(statement, name)
 
 
 def is_main_guard(node: ast.stmt) -> bool:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 from roblox_ml._capture._imports import ImportRef, imports_of_text
 from roblox_ml.errors import Finding
@@ -70,7 +71,7 @@ def collect(refs: Iterable[ImportRef], own: Path | None = None) -> LocalModules:
             if path.suffix in _COMPILED:
                 found.findings.append(_compiled(name, path))
                 continue
-            text = _read(path)
+            text = read(path)
             waiting.extend(imports_of_text(text, package))
             _ship(name, path, place, shipped)
     for name, path in sorted(shipped.items()):
@@ -243,7 +244,15 @@ def _walk(folder: Path) -> Iterator[Path]:
                     yield path
 
 
-def _read(path: Path) -> str:
+def is_local_module(module: ModuleType) -> bool:
+    """Whether a loaded module's source would travel with a step."""
+    file = getattr(module, "__file__", None)
+    name = module.__name__
+    return bool(file and file.endswith(".py") and name != "__main__" and _is_local(Path(file), name.partition(".")[0]))
+
+
+def read(path: Path) -> str:
+    """A module's source, "" when there is none."""
     try:
         with tokenize.open(path) as file:
             return file.read()

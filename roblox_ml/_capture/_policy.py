@@ -10,9 +10,9 @@ import ast
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from roblox_ml._capture._binding import MUTATING_METHODS, receiver_root
+from roblox_ml._capture._binding import MUTATING_METHODS, SETTERS, receiver_root
+from roblox_ml._capture._marks import generator_of
 from roblox_ml._capture._scopes import FunctionNode, dotted_name
-from roblox_ml._capture._statements import Statement
 from roblox_ml._capture._tables import (
     EFFECTS,
     IMPURE_LAST,
@@ -31,6 +31,9 @@ LITERAL_LIMIT = 64 * 1024
 
 COUNT_LIMIT = 100_000
 """Most elements a carried container may have."""
+
+CHANGING_MODULES = ("heapq.", "bisect.insort")
+"""Their functions change the container they are given, the same way everywhere."""
 
 _CONTAINERS = (ast.List, ast.Dict, ast.Set, ast.Tuple)
 _SIMPLE = (ast.Attribute, ast.Subscript, ast.Slice, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp,
@@ -53,6 +56,7 @@ class Names:
 
     resolve: Callable[[tuple[str, ...]], str | None]
     bound_by: Callable[[str], ast.stmt | None]
+    seeded: frozenset[str] = frozenset()
 
     def class_of(self, name: str) -> ast.ClassDef | None:
         node = self.bound_by(name)
@@ -119,9 +123,11 @@ def _call_statement(node: ast.expr, names: Names) -> Offence | None:
     arguments = _first(*(expression_offence(argument, names) for argument in _arguments(node)))
     if path in EFFECTS or (name == ("print",) and path is None):
         return arguments
-    if isinstance(node.func, ast.Attribute) and node.func.attr in MUTATING_METHODS and path is None:
-        return _first(arguments, expression_offence(node.func.value, names, receiver=True))
-    if path in ("heapq.heapify", "bisect.insort") or name in (("setattr",), ("delattr",)):
+    changing = isinstance(node.func, ast.Attribute) and node.func.attr in MUTATING_METHODS | SETTERS
+    # A method of a name's object, or of something in a module: `CONF.update(…)`, `module.TABLE.append(…)`.
+    if changing and (path is None or "." in path.rpartition(".")[0]):
+        return _first(arguments, expression_offence(node.func.value, names, receiver=True))  # type: ignore[attr-defined]
+    if (path is not None and path.startswith(CHANGING_MODULES)) or name in (("setattr",), ("delattr",)):
         return arguments
     return expression_offence(node, names) or None
 
@@ -237,6 +243,10 @@ def _call_offence(node: ast.Call, names: Names, *, outer: bool, receiver: bool) 
             if outer:
                 return Offence("one-shot-value", node, f"`{_short(node)}`, an iterator")
             return _first(*(expression_offence(argument, names) for argument in _arguments(node)))
+        if name == ("__import__",) and len(node.args) == 1 and isinstance(node.args[0], ast.Constant):
+            return None
+        if path is not None and generator_of(path) in names.seeded:  # after a seed, a draw is as good as a literal
+            return _first(*(expression_offence(argument, names) for argument in _arguments(node)))
         if path is not None and not _pure_path(path):
             return Offence("computed-value", node, words)
         if path is None and len(name) == 1:
@@ -291,19 +301,3 @@ def _is_record(node: ast.ClassDef | None, names: Names) -> bool:
 def _short(node: ast.AST) -> str:
     text = ast.unparse(node)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def effect_path(statement: Statement, names: Names) -> str | None:
-    """Dotted path of the process state a statement sets, if it is one of the known effects."""
-    node = statement.node
-    if statement.alias is not None:
-        return None
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        name = dotted_name(node.value.func)
-        path = names.resolve(name) if name else None
-        return path if path in EFFECTS else None
-    if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Subscript):
-        name = dotted_name(node.targets[0].value)
-        path = names.resolve(name) if name else None
-        return path if path == "os.environ" else None
-    return None

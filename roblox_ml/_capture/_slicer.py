@@ -8,14 +8,17 @@ and to those that changed its object since. Nothing is dropped silently: what ca
 from __future__ import annotations
 
 import ast
+import sys
 from collections import defaultdict
 from functools import lru_cache
 
-from roblox_ml._capture import _findings
+from roblox_ml._capture import _findings, _findings_outside
+from roblox_ml._capture._effects import concerns, is_seed
 from roblox_ml._capture._imports import ImportRef, imports_of
 from roblox_ml._capture._index import END, Index
 from roblox_ml._capture._judge import Judge
-from roblox_ml._capture._scopes import dotted_name
+from roblox_ml._capture._local_state import module_differences
+from roblox_ml._capture._marks import GENERATORS, Touch
 from roblox_ml._capture._statements import Statement, hard_names
 from roblox_ml._capture._types import Source
 
@@ -96,49 +99,78 @@ class Slicer:
                         self._include(inner, why, at)
 
     def _changes(self, name: str, after: int, before: int) -> list[int]:
-        """Statements that change the object of `name`, but for process-wide settings, which have a rule of their own."""
-        found: dict[str, int] = {}
-        module = self.index.alias(name, before) is not None
-        for position in self.index.mutators(name, after, before):
-            statement = self.index.placed[position].statement
-            if position in self.index.effects or _is_search_path(statement.node):
-                continue
-            if module and before != END and statement.text == self.index.placed[before].statement.text:
-                continue
-            found[statement.text if module else str(position)] = position  # setting an option twice is setting it once
-        return sorted(found.values())
+        """Statements that change the object of `name`. State of modules and of the process has a rule of its own."""
+        return self.index.mutators(name, after, before)
 
     def _carry_effects(self) -> None:
-        """Add known process-wide settings of modules the slice uses, until nothing is added."""
-        last = {self.index.placed[position].statement.text: position for position in self.index.effects}
-        waiting = sorted(last.values())
+        """Add settings, random draws and changed module attributes that the slice can feel, until nothing is added."""
+        waiting = self._lasting()
         changed = True
         while changed:
             changed = False
             used = self.imported()
-            for position in [p for p in waiting if self._concerns(self.index.effects[p], used)]:
-                waiting.remove(position)
-                changed |= self._carry_effect(position, used)
+            start = self._draws_from()
+            for position in list(waiting):
+                felt = [
+                    t for t in self.index.touches[position] if concerns(t, used) and position >= start.get(t.group, 0)
+                ]
+                if felt:
+                    waiting.remove(position)
+                    changed |= self._carry_effect(position, felt[0])
 
-    def _carry_effect(self, position: int, used: set[str]) -> bool:
-        """Take one setting into the slice, or refuse it; True when that may have brought new imports."""
+    def _lasting(self) -> list[int]:
+        """Touching statements in order; of a setting made several times in the same words, only the last."""
+        found: dict[str, int] = {}
+        for position, touches in sorted(self.index.touches.items()):
+            statement = self.index.placed[position].statement
+            again = all(
+                t.kind == "set" or (t.kind == "store" and isinstance(statement.node, ast.Assign)) for t in touches
+            )
+            key = statement.text if again and not statement.binds else str(position)
+            if key in found and self._matters_twice(statement, touches, found[key], position):
+                found[f"{key} {found[key]}"] = found[key]
+            found[key] = position
+        return sorted(found.values())
+
+    def _matters_twice(self, statement: Statement, touches: tuple[Touch, ...], first: int, last: int) -> bool:
+        """Whether the first of two runs of one setting was felt: something read by it, drawn or removed came between."""
+        if any(first < p < last for name in statement.now for p in self.index.all_binders(name)):
+            return True
+        groups = {touch.group for touch in touches}
+        between = [
+            (p, t) for p, found in self.index.touches.items() if first < p < last for t in found if t.group in groups
+        ]
+        return any(t.kind == "draw" or isinstance(self.index.placed[p].statement.node, ast.Delete) for p, t in between)
+
+    def _draws_from(self) -> dict[str, int]:
+        """For each shared generator, where its history begins to matter: the last seed before the first draw in the slice."""
+        result: dict[str, int] = {}
+        for generator in GENERATORS:
+            touched = [(p, t) for p, found in self.index.touches.items() for t in found if t.group == generator]
+            seeds = sorted(p for p, t in touched if is_seed(t))
+            drawn = min((p for p, t in touched if p in self.chosen and t.kind == "draw"), default=END)
+            before = [p for p in seeds if p < drawn]
+            # Without any seed the generator is different in every process anyway.
+            result[generator] = before[-1] if before else END
+        return result
+
+    def _carry_effect(self, position: int, touch: Touch) -> bool:
+        """Take one touch into the slice, or refuse it; True when that may have brought new imports."""
         placed = self.index.placed[position]
-        path = self.index.effects[position]
         offence = self.index.offence(position)
         if position in self.chosen or offence is None:
             self.effects.append(position)
             new = position not in self.chosen
-            self._include(position, f"sets `{path}`", END)
+            words = {"set": "sets", "draw": "draws random numbers:", "store": "changes"}[touch.kind]
+            self._include(position, f"{words} `{touch.path}`", END)
             return new
-        if path != "os.environ" or "os" in used:
-            step = self.judge.step
-            self.judge.add(_findings.uncarried_effect(path, step, placed.cell, placed.statement.lines, offence))
+        module, _, name = touch.path.rpartition(".")
+        if touch.call and module in sys.modules and name not in module_differences(sys.modules[module], ()):
+            return False  # it left no trace that can be seen
+        self.judge.add(
+            _findings_outside.uncarried_effect(touch, self.judge.step, placed.cell, placed.statement.lines, offence)
+        )
         return False
-
-    def _concerns(self, path: str, used: set[str]) -> bool:
-        if path.startswith("os."):
-            return bool(used - {"os", "roblox_ml"}) or "os" in used
-        return path.partition(".")[0] in used
 
     def wanted_now(self) -> set[str]:
         """Names whose present value the step may read."""
@@ -153,14 +185,3 @@ class Slicer:
 def imports_in(statement: Statement) -> tuple[ImportRef, ...]:
     """The imports a statement makes, at once or later."""
     return tuple(imports_of([statement.node]))
-
-
-def _is_search_path(node: ast.stmt) -> bool:
-    """Changes of `sys.path` are not carried: the local modules they lead to are shipped instead."""
-    targets = node.targets if isinstance(node, ast.Assign | ast.Delete) else [getattr(node, "target", None)]
-    for target in targets:
-        while isinstance(target, ast.Subscript):
-            target = target.value
-        if target is not None and dotted_name(target) == ("sys", "path"):
-            return True
-    return False

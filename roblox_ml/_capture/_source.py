@@ -16,6 +16,7 @@ from types import FunctionType
 from typing import Any
 
 from roblox_ml._capture._types import Cell, Source
+from roblox_ml._history import Stop, history_of
 
 _TRANSPARENT = frozenset({"time", "capture", "prun", "debug"})
 _CELL_MAGIC = re.compile(r"get_ipython\(\)\.run_cell_magic\(")
@@ -75,23 +76,28 @@ def _shell(namespace: Mapping[str, Any]) -> Any:
 def kernel_cells(namespace: Mapping[str, Any]) -> tuple[Cell, ...]:
     """The executed cells of an IPython kernel, with the text as typed for excerpts."""
     executed: Sequence[str] = namespace["In"]
-    history = getattr(_shell(namespace), "history_manager", None)
-    typed: Sequence[str] = getattr(history, "input_hist_raw", None) or executed
+    shell = _shell(namespace)
+    typed: Sequence[str] = getattr(getattr(shell, "history_manager", None), "input_hist_raw", None) or executed
+    watched = history_of(shell)
+    stops = watched.stops if watched is not None else {}
     return tuple(
-        _cell(number, text, typed[number] if number < len(typed) else text)
+        _cell(number, text, typed[number] if number < len(typed) else text, stops.get(number))
         for number, text in enumerate(executed)
         if text.strip()
     )
 
 
 @lru_cache(maxsize=4096)
-def _cell(number: int, text: str, typed: str) -> Cell:
+def _cell(number: int, text: str, typed: str, stop: Stop | None) -> Cell:
     label = f"cell {number}"
     body = _transparent_body(text) if _CELL_MAGIC.match(text) else None
+    error = stop.error if stop is not None else ""
     if body is None:  # IPython drops leading blank lines; the user's line numbers count them
         blank = len(typed) - len(typed.lstrip("\n"))
-        return Cell(label, text, typed, first=1 + (blank if text[:1] != "\n" else 0))
-    return Cell(label, body, typed, first=2)
+        line = stop.line if stop is not None else None
+        return Cell(label, text, typed, first=1 + (blank if text[:1] != "\n" else 0), stop=line, error=error)
+    within = (stop.body or 0) if stop is not None else None
+    return Cell(label, body, typed, first=2, stop=within, error=error)
 
 
 def _transparent_body(text: str) -> str | None:

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from roblox_ml._capture import _binding as _b
+from roblox_ml._capture._magics import code_of, magic_of, repeated_code_of
+from roblox_ml._capture._marks import Mark, marks
 from roblox_ml._capture._scopes import FunctionNode, annotations_of, dotted_name, immediate_nodes, later_nodes, reads_of
+from roblox_ml._capture._summary import Summary, summarize
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ class Statement:
     evaluate, `maybe` if the statement has not bound the name itself by then. `stores` are the roots of item and attribute
     assignments, `mutates` adds the known mutating calls; `aliases` are (bound, read) pairs that may share an object.
     `fragile` maps names bound by a loop, `with` or `except` to the construct. `bare` is the same function without the
-    decorators that look like ``@….step(…)``, named in `step_roots`.
+    decorators that look like ``@….step(…)``, named in `step_roots`. `marks` are what it touches outside its names, `passes` which
+    names it hands to which function, `methods_called` the methods by receiver, `summary` what calling its functions does.
     """
 
     node: ast.stmt
@@ -67,6 +71,10 @@ class Statement:
     bare: Statement | None = None
     step_roots: tuple[tuple[str, ...], ...] = ()
     awaits: bool = False
+    marks: frozenset[Mark] = frozenset()
+    methods_called: frozenset[tuple[str, str]] = frozenset()
+    passes: frozenset[tuple[str, int | str, str]] = frozenset()
+    summary: Summary | None = None
 
 
 @lru_cache(maxsize=4096)
@@ -96,10 +104,51 @@ def _statements(text: str, tree: ast.Module) -> Iterator[Statement]:
             yield from _imports(node)
             continue
         piece, lines = _cut(raw, node, _first_line(node))
+        magic = magic_of(node)
+        if magic is not None and (plain := code_of(magic)) is not None:
+            unwrapped = list(_plain_statements(plain, lines))
+            if unwrapped:
+                yield from unwrapped
+                continue
+        if magic is not None and (often := repeated_code_of(magic)) is not None:
+            yield _repeated(_analyse(node, piece, lines), often, lines)
+            continue
         if isinstance(node, FunctionNode) and any(map(_looks_like_step, node.decorator_list)):
             yield _with_bare(Statement(node, piece, lines, type(node).__name__.lower()), raw, node)
         else:
             yield _analyse(node, piece, lines)
+
+
+def _plain_statements(code: str, lines: tuple[int, ...]) -> Iterator[Statement]:
+    """The statements a line magic runs; every line of theirs is the magic's."""
+    try:
+        tree = ast.parse(code)
+    except SyntaxError:
+        return
+    for node in tree.body:
+        text = ast.unparse(node)
+        clone = ast.parse(text).body[0]
+        for inner in ast.walk(clone):
+            if hasattr(inner, "lineno"):
+                inner.lineno = inner.end_lineno = lines[0]  # type: ignore[attr-defined]
+        found = _analyse(clone, text, lines[:1] * (text.count("\n") + 1))
+        if text.startswith("__import__('os').environ["):
+            found = replace(found, marks=frozenset({Mark("store", ("os", "environ"), True)}))
+        yield found
+
+
+def _repeated(statement: Statement, code: str, lines: tuple[int, ...]) -> Statement:
+    """A magic that runs `code` many times: what the code changes, the statement changes, and it cannot be repeated."""
+    parts = list(_plain_statements(code, lines))
+    local = frozenset().union(*(part.binds for part in parts))
+    return replace(
+        statement,
+        mutates=frozenset().union(*(part.mutates | part.augments for part in parts)) - local,
+        calls=frozenset().union(*(part.calls for part in parts)),
+        marks=frozenset().union(*(part.marks for part in parts)),
+        methods_called=frozenset().union(*(part.methods_called for part in parts)),
+        passes=frozenset().union(*(part.passes for part in parts)),
+    )
 
 
 def _first_line(node: ast.stmt) -> tuple[int, int]:
@@ -189,6 +238,7 @@ def _analyse(node: ast.stmt, text: str, lines: tuple[int, ...]) -> Statement:
         _b.through_aliases(set(_b.mutated(nodes)), aliases) if node_holds_statements(node) else set(_b.mutated(nodes))
     )
     inner = list(later_nodes(node))
+    changed_later = _b.through_aliases(set(_b.mutated(inner)), set(_b.aliases(inner))) if inner else set()
     reads.later |= {
         n.target.id for n in inner if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)
     } & reads.assigned_later
@@ -208,11 +258,51 @@ def _analyse(node: ast.stmt, text: str, lines: tuple[int, ...]) -> Statement:
         aliases=aliases,
         augments=frozenset(_b.augmented(nodes)),
         stores=frozenset(_b.stored(nodes)),
-        mutates_later=frozenset(_b.mutated(inner)) & (reads.later | reads.assigned_later),
+        mutates_later=frozenset(changed_later) & (reads.later | reads.assigned_later),
         calls=frozenset(_b.called(nodes)),
         registers=frozenset(_b.registering(node)),
         fragile=_b.fragile(nodes),
         awaits=any(isinstance(n, ast.Await | ast.AsyncFor | ast.AsyncWith) for n in nodes),
+        marks=marks(nodes),
+        methods_called=frozenset(_b.methods_called(nodes)),
+        passes=frozenset(_b.passed(nodes)),
+        summary=summarize(node, inner) if inner else None,
+    )
+
+
+@lru_cache(maxsize=4096)
+def starred(statement: Statement, name: str) -> Statement:
+    """The import of one name that `from module import *` made."""
+    assert statement.alias is not None
+    module = statement.alias.module
+    node = ast.copy_location(ast.ImportFrom(module=module, names=[ast.alias(name)], level=0), statement.node)
+    binds = frozenset({name})
+    alias = Alias(module, name, name, False)
+    return Statement(node, ast.unparse(node), statement.lines, "from", binds=binds, certain=binds, alias=alias)
+
+
+@lru_cache(maxsize=1024)
+def interrupted(statement: Statement) -> Statement | None:
+    """What is left of a statement that ended with an exception: it may have changed something, and bound nothing for certain.
+
+    A simple statement binds as its last act, so it bound nothing; None when it can have left no trace at all.
+    """
+    whole = node_holds_statements(statement.node)
+    binds = statement.binds if whole else frozenset()
+    traces = statement.mutates | statement.calls | statement.registers | {name for name, _ in statement.methods_called}
+    if not whole and not traces and not statement.marks:
+        return None
+    return replace(
+        statement,
+        kind="interrupted",
+        binds=binds,
+        certain=frozenset(),
+        fragile=dict(statement.fragile) if whole else {},
+        alias=None,
+        aliases=frozenset(),
+        augments=frozenset(),
+        bare=None,
+        summary=None,
     )
 
 

@@ -48,7 +48,7 @@ functools.wraps functools.reduce importlib.util.find_spec inspect.cleandoc ipadd
 json.loads logging.getLogger operator.attrgetter operator.itemgetter operator.methodcaller os.cpu_count os.environ.get os.fspath
 os.getenv platform.machine platform.system re.compile re.escape string.Template struct.Struct struct.calcsize textwrap.dedent
 textwrap.indent types.MappingProxyType types.SimpleNamespace typing.NamedTuple typing.NewType typing.ParamSpec typing.TypeVar
-typing.TypedDict typing.cast typing_extensions.TypedDict uuid.UUID zoneinfo.ZoneInfo
+decimal.getcontext typing.TypedDict typing.cast typing_extensions.TypedDict uuid.UUID zoneinfo.ZoneInfo
 numpy.arange numpy.array numpy.asarray numpy.dtype numpy.eye numpy.finfo numpy.full numpy.iinfo numpy.linspace numpy.logspace
 numpy.ones numpy.zeros numpy.datetime64 numpy.timedelta64
 pandas.CategoricalDtype pandas.DateOffset pandas.Interval pandas.Timedelta pandas.Timestamp
@@ -91,9 +91,18 @@ numpy.set_printoptions numpy.seterr pandas.set_option pandas.options.mode.copy_o
 matplotlib.use matplotlib.style.use matplotlib.pyplot.style.use matplotlib.rcParams.update matplotlib.pyplot.rcParams.update
 matplotlib.pyplot.switch_backend seaborn.set seaborn.set_theme seaborn.set_style seaborn.set_context seaborn.set_palette
 sklearn.set_config polars.Config.set_tbl_rows tqdm.pandas tqdm.auto.tqdm.pandas tqdm.tqdm.pandas
-os.environ.setdefault os.environ.update os.putenv
+warnings.resetwarnings os.environ.setdefault os.environ.update os.putenv
 """)
 """Statements of one call that set state of a process; carried when the slice uses the module."""
+
+EFFECT_CHAINS = frozenset({"decimal.getcontext", "logging.getLogger"})
+"""Calls that return an object of the process: setting its attributes sets state of the process."""
+
+EVERYWHERE = ("builtins.", "sys.setrecursionlimit", "sys.modules", "locale.setlocale")
+"""State that every slice feels."""
+
+WITH_ANY_IMPORT = ("os.environ", "os.putenv", "warnings.")
+"""State that libraries read: carried when the slice imports anything."""
 
 EFFECT_IMPORTS = ("sklearn.experimental.",)
 """Imports that act by being made; carried when the slice uses the package."""

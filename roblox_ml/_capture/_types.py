@@ -16,7 +16,8 @@ class Cell:
     """A piece of source that ran as one unit: a notebook cell, or a whole file.
 
     `text` is plain Python (magics already turned into calls); `shown` is what the user typed, for excerpts; `first`
-    is the line of `shown` at which `text` begins (2 for the body of a ``%%time`` cell).
+    is the line of `shown` at which `text` begins (2 for the body of a ``%%time`` cell). `stop` is the line of `text` at which the
+    cell ended with the exception `error`; None when it ran to its end, or nobody watched.
     """
 
     label: str
@@ -24,6 +25,14 @@ class Cell:
     shown: str = ""
     first: int = 1
     is_file: bool = False
+    stop: int | None = None
+    error: str = ""
+
+    def reached(self, lines: tuple[int, ...]) -> str | None:
+        """How far the statement on `lines` came: "" ran to its end, None never began, else the exception that ended it."""
+        if self.stop is None or lines[-1] < self.stop:
+            return ""
+        return self.error if lines[0] <= self.stop else None
 
     def where(self, line: int) -> str:
         """`cell 3, line 2` for a cell, `train.py:12` for a file; `line` counts in `text`."""

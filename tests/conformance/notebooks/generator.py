@@ -59,8 +59,8 @@ def templates() -> tuple[Template, ...]:
     """Every construct of the text files."""
     found: list[Template] = []
     for path in sorted(_FOLDER.glob("*.txt")):
-        for block in path.read_text().split("\n=== ")[1:]:
-            found.append(_template(block, heavy=path.stem == LIBRARIES))
+        blocks = path.read_text().split("\n=== ")[1:]
+        found += [_template(block, heavy=path.stem == LIBRARIES) for block in blocks]
     return tuple(found)
 
 
@@ -154,7 +154,11 @@ def _weave(made: Notebook, sequences: list[list[Cell]], rng: random.Random) -> N
 
 def _edited(text: str, rng: random.Random) -> str:
     """The cell with one number changed, if it has one that stands alone."""
-    places = [i for i in range(1, len(text)) if text[i].isdigit() and text[i - 1] in " [(={" and not text[i + 1 : i + 2].isalnum()]
+    places = [
+        i
+        for i in range(1, len(text))
+        if text[i].isdigit() and text[i - 1] in " [(={" and not text[i + 1 : i + 2].isalnum()
+    ]
     if not places:
         return text
     place = rng.choice(places)

@@ -19,6 +19,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from roblox_ml._capture import capture
+from roblox_ml._history import watch
 from roblox_ml.errors import CaptureError
 
 _dumps = json.dumps  # notebooks patch modules
@@ -65,7 +66,12 @@ def _run(job: dict[str, Any], home: Path) -> dict[str, Any]:
         scope: dict[str, Any] = {}
         exec(text, scope)
         shell.run_cell(scope["made"], store_history=True)
-    made: dict[str, Any] = {"numbers": numbers, "failed": failed, "used": sorted({p[0] for p in probes}), "step": scope["made"]}
+    made: dict[str, Any] = {
+        "numbers": numbers,
+        "failed": failed,
+        "used": sorted({p[0] for p in probes}),
+        "step": scope["made"],
+    }
     try:
         slice_ = capture(shell.user_ns["step"])
     except CaptureError as refusal:
@@ -83,6 +89,7 @@ def _shell() -> InteractiveShell:
     config.InteractiveShell.colors = "nocolor"
     shell = InteractiveShell.instance(config=config)
     shell.showtraceback = lambda *_, **__: None
+    watch()  # what importing the SDK in a kernel does; here it was imported before there was one
     shell.run_cell("import roblox_ml as rml", store_history=True)
     return shell
 

@@ -49,8 +49,14 @@ def _job(made: Notebook) -> dict[str, Any]:
 
 def _kernel(jobs: list[str], folder: Path) -> None:
     program = Path(__file__).with_name("kernel.py")
-    environment = os.environ | {"IPYTHONDIR": str(folder / "ipython"), "MPLCONFIGDIR": str(folder), "PYTHONHASHSEED": "1"}
-    subprocess.run([sys.executable, str(program), str(folder)], input="\n".join(jobs), text=True, env=environment, check=True)
+    environment = os.environ | {
+        "IPYTHONDIR": str(folder / "ipython"),
+        "MPLCONFIGDIR": str(folder),
+        "PYTHONHASHSEED": "1",
+    }
+    subprocess.run(
+        [sys.executable, str(program), str(folder)], input="\n".join(jobs), text=True, env=environment, check=True
+    )
 
 
 def _judge(made: Notebook, folder: Path) -> Outcome:
@@ -77,7 +83,9 @@ def _refusal(made: Notebook, result: dict[str, Any], owed: bool) -> Outcome:
         match = re.match(r"cell (\d+), line \d+$", where)
         if match:
             named.add(constructs.get(int(match[1])))
-    blamed = {number for number in result["used"] if not made.templates[number].carried} if not owed else set(result["used"])
+    blamed = (
+        {number for number in result["used"] if not made.templates[number].carried} if not owed else set(result["used"])
+    )
     detail = f"{describe(made, result)}\n" + "\n".join(map(str, result["findings"]))
     return Outcome(made.seed, "refused" if named & blamed else "WRONG CELL", owed, detail)
 
@@ -90,7 +98,9 @@ def _fresh(made: Notebook, shipped: dict[str, str], folder: Path) -> Any:
         (home / path).parent.mkdir(parents=True, exist_ok=True)
         (home / path).write_text(text)
     flags = ["-I"] if made.heavy else ["-I", "-S"]
-    done = subprocess.run([sys.executable, *flags, "-c", _FRESH, str(home)], capture_output=True, text=True, cwd=elsewhere)
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", _FRESH, str(home)], capture_output=True, text=True, cwd=elsewhere
+    )
     if done.returncode:
         return done.stderr.strip().rpartition("\n")[2]
     return json.loads(done.stdout.rpartition("\n\n")[2] or done.stdout.strip().rpartition("\n")[2])

@@ -25,7 +25,6 @@ CASES = [
     ("undefined-name", ["x = 1"], "zzz", "cell 2, line 2", "parameter of the step"),
     ("lambda-in-container", ["OPS = {\n    'a': lambda x: x,\n}"], "OPS['a'](n)", "cell 1, line 2", "def"),
     ("lambda-in-container", ["OPS = [lambda x: x for _ in range(3)]"], "OPS", "cell 1, line 1", "def"),
-    ("star-import", ["from math import *"], "sqrt(n)", "cell 1, line 1", "from math import sqrt"),
     ("shadowed-name", ["rate = 0.1", "for rate in (1, 2):\n    pass"], "rate", "cell 2, line 1", "rename"),
     ("shadowed-name", ["import io\nwith io.StringIO('x') as handle:\n    pass"], "handle", "cell 1, line 2", "rename"),
     ("shadowed-name", ["e = 1", "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    pass"], "e", "cell 2, line 3", "rename"),
@@ -35,11 +34,12 @@ CASES = [
     ("dynamic-code", ["x = 1"], "eval('x')", "cell 2, line 2", "dict"),
     ("dynamic-code", ["x = 1"], "globals()['x']", "cell 2, line 2", "dict"),
     ("file-path", ["__file__ = 'x'; x = 1"][:0] or ["x = 1"], "__file__", "cell 2, line 2", "rml.datasets"),
-    ("changed-value", ["D = {}\ndef poke(t): t['a'] = 1", "poke(D)"], "D", "cell 1, line 1", "run this cell again"),
+    ("changed-value", ["D = {}", "exec('D[1] = 2')"], "D", "cell 1, line 1", "run this cell again"),
+    ("uncarried-mutation", ["D = {}\ndef poke(t): t['a'] = 1", "poke(D)"], "D", "cell 2, line 1", "literals"),
     ("uncarried-mutation", ["L = []\nimport random", "L.append(random.random())"], "L", "cell 2, line 1", "literals"),
     ("uncarried-mutation", ["L = []\nimport time", "for i in [1]:\n    L.append(time.time())"], "L", "cell 2, line 2", "literals"),
     ("uncarried-mutation", ["def load():\n    global model\n    model = 3", "load()"], "model", "cell 1, line 1", "return"),
-    ("uncarried-mutation", ["import json", "json.limit = object().__hash__()"], "json.limit", "cell 2, line 1", "inside the step"),
+    ("uncarried-effect", ["import json", "json.limit = object().__hash__()"], "json.limit", "cell 2, line 1", "inside the step"),
     ("uncarried-effect", ["import random, time", "random.seed(time.time())"], "random.random()", "cell 2, line 1", "literal"),
     ("kernel-output", ["x = 1"], "_3", "cell 2, line 2", "name of your own"),
     ("secret", ["API = 'sk-proj-abcdefghijklmnop1234'"], "API", "cell 1, line 1", "os.environ"),
@@ -61,10 +61,10 @@ def test_refused(notebook, code, cells, expression, where, word):
 
 
 def test_all_findings_of_a_step_at_once(notebook):
-    notebook.run("import io\na = io.StringIO()", "b = open('/dev/null')", "from math import *")
-    notebook.run("def step():\n    return a, b, sqrt(2), missing_name")
+    notebook.run("import io\na = io.StringIO()", "b = open('/dev/null')", "c = zip([1])")
+    notebook.run("def step():\n    return a, b, list(c), missing_name")
     found = notebook.refusals()
-    assert [f.code for f in found] == ["live-object", "live-object", "star-import", "undefined-name"]
+    assert [f.code for f in found] == ["live-object", "live-object", "one-shot-value", "undefined-name"]
     assert [f.where for f in found] == ["cell 1, line 2", "cell 2, line 1", "cell 3, line 1", "cell 4, line 2"]
 
 
@@ -125,7 +125,7 @@ def test_dataclass_instance_changed_by_a_call(notebook):
         "from dataclasses import dataclass\n@dataclass\nclass C:\n    lr: float = 0.1", "cfg = C(lr=0.2)\ncfg.lr = 0.3"
     )
     notebook.run("def tweak(c): c.lr = 9.0", "tweak(cfg)", STEP.format("cfg.lr"))
-    assert notebook.refusal().where == "cell 2, line 1"
+    assert notebook.refusal().where == "cell 4, line 1"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,6 @@ def test_dataclass_instance_changed_by_a_call(notebook):
         ("from collections import deque\nA = deque([1])", "poke(A, 0)", "list(A)"),
         ("from types import SimpleNamespace\nA = SimpleNamespace(lr=1)", "put(A)", "A.lr"),
         ("class A:\n    lr = 1", "put(A)", "A.lr"),
-        ("class A:\n    seen = []\n    def __init_subclass__(cls): A.seen.append(1)", "class B(A): pass", "A.seen"),
         ("def A(x=[]):\n    x.append(1)\n    return x", "A()", "A()"),
         ("def A(*, x={}):\n    x[1] = 1\n    return len(x)", "A()", "A()"),
         (

@@ -249,14 +249,12 @@ def test_lines_point_back(notebook):
         ("import numpy as np", "np.zeros(1)", "np.random.seed(0)"),
         ("import warnings", "warnings", "warnings.filterwarnings('ignore')"),
         ("import os", "os.environ.get('Q')", "os.environ['Q'] = '1'"),
-        ("import sys, json", "json", "sys.setrecursionlimit(5000)"),
     ],
 )
 def test_known_effects_are_carried_when_their_module_is_used(only_text, setup, expression, carried):
     uses = STEP.format(expression)
     text = only_text(setup, carried, uses)
-    expected = carried if "sys" not in setup else None  # the step uses json, not sys
-    assert (carried in text) == (expected is not None)
+    assert carried in text
     assert carried not in only_text(setup, carried, STEP.format("n"))
 
 
