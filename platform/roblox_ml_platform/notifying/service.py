@@ -25,12 +25,14 @@ from .channels import Channels, Unready, read
 from .intake import read_spool
 from .outcome import Delivered, Outcome, Refused
 from .sending import Sending, links, send
+from .watching import Watcher
 
 __all__ = ["Notifier"]
 
 _LOG = logging.getLogger(__name__)
 _UPKEEP_S = 600.0
 _COUNT_S = 5.0
+_LOOKS = 10  # rounds between two looks at the runs of the home
 _TROUBLE_S = 5.0
 
 
@@ -53,6 +55,8 @@ class Notifier:
         self._pool: ThreadPoolExecutor | None = None
         self._in_hand: set[Future[None]] = set()
         self._next_upkeep = self._next_count = 0.0
+        self._watcher = Watcher(self._database, self._home.root / "runs", self._settings)
+        self._rounds = 0
         self.error: str | None = None
         self._sent = Counter(
             "rml_notifications_attempts_total", "Attempts to tell somebody", ["outcome"], registry=context.metrics
@@ -96,6 +100,9 @@ class Notifier:
         """Read the spool, route what was recorded before, send what is due."""
         began = now()
         read_spool(self._database, self._home.root / "spool" / "events")
+        self._rounds += 1
+        if self._rounds % _LOOKS == 0:
+            self._watcher.look()
         with self._database.read() as connection:
             unrouted = routing.waiting(connection)
             due = self._settings.enabled and outbox.due(connection)
