@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import roblox_ml as rml
 from roblox_ml._graph.options import Options, read
 from roblox_ml._graph.where import Site
 
@@ -96,3 +97,57 @@ def test_an_option_like_no_other_lists_them_all() -> None:
 def test_all_mistakes_at_once() -> None:
     _, findings = read({"cpu": -1, "memory": "x", "colour": 1}, "train", SITE)
     assert [f.code for f in findings] == ["bad-cpu", "bad-memory", "unknown-option"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told", "fix"),
+    [
+        ({"secrets": ["hub"]}, "not a list of rml.secret", "rml.secret("),
+        ({"secrets": [rml.secret("hub")]}, "neither of env= and mount=", "env="),
+        ({"secrets": [rml.secret("hub", key="k", env="A", mount="/a")]}, "both of env= and mount=", "mount="),
+        ({"secrets": [rml.secret("hub", env="A")]}, "no key to read", 'key="token"'),
+        ({"secrets": [rml.secret("Hub", key="k", env="A")]}, "no name of a Kubernetes Secret", "hub"),
+        ({"secrets": [rml.secret("hub", key="k", env="A-B")]}, "no environment variable", 'env="K"'),
+        ({"secrets": [rml.secret("hub", key="k", env="PATH")]}, "belongs to the platform", "your own"),
+        ({"secrets": [rml.secret("hub", key="k", env="RML_STORE")]}, "belongs to the platform", "your own"),
+        ({"secrets": [rml.secret("hub", mount="tls")]}, "no absolute path", "/secrets/hub"),
+        ({"secrets": [rml.secret("hub", mount="/a/../etc")]}, "no absolute path", "/secrets/hub"),
+        ({"secrets": [rml.secret("hub", mount="/tmp/")]}, "used by the platform", "/secrets/hub"),
+        ({"secrets": [rml.secret("a.b", mount="/a")]}, "cannot be mounted", "env="),
+        (
+            {"secrets": [rml.secret("a", key="k", env="X"), rml.secret("b", key="k", env="X")]},
+            "two secrets go to env",
+            "its own",
+        ),
+        ({"secrets": [rml.secret("a", mount="/x"), rml.secret("a", mount="/y")]}, "mounted twice", "once"),
+        ({"tolerations": [{"key": "gpu"}]}, "not a list of rml.toleration", "rml.toleration("),
+        ({"tolerations": [rml.toleration("gpu", effect="Never")]}, "no effect", "NoExecute"),
+        ({"tolerations": [rml.toleration("gpu", effect="NoSchedule", seconds=3)]}, "goes with", "seconds"),
+        ({"tolerations": [rml.toleration("a b")]}, "no taint's key", "nvidia.com/gpu"),
+        ({"node_selector": {"a b": "c"}}, "no label's key", "node_selector="),
+        ({"queue": "Team A"}, "LocalQueue", "team-safety"),
+        ({"shm": "1GB"}, "not a Kubernetes quantity", '"1Gi"'),
+        ({"ephemeral_storage": 10}, "not a Kubernetes quantity", 'ephemeral_storage="4Gi"'),
+        ({"image": "my image"}, "not an image", "registry"),
+    ],
+)
+def test_what_a_cluster_would_refuse_is_said_here(given: dict[str, Any], told: str, fix: str) -> None:
+    _, (finding,) = read(given, "train", SITE)
+    assert told in finding.message and fix in finding.fix
+
+
+def test_known_by_another_name() -> None:
+    for asked, name in {
+        "shm_size": "shm",
+        "priority_class": "priority",
+        "secret": "secrets",
+        "disk": "ephemeral_storage",
+    }.items():
+        _, (finding,) = read({asked: 1}, "train", SITE)
+        assert finding.fix == f"did you mean {name}=…?"
+
+
+def test_references_are_ordered_and_said_once() -> None:
+    one, two = rml.secret("b", key="k", env="B"), rml.secret("a", key="k", env="A")
+    assert only(secrets=[one, two, one]).secrets == (two, one)
+    assert only(tolerations=rml.toleration("gpu")).tolerations == (rml.toleration("gpu"),)
