@@ -23,7 +23,7 @@ __all__ = ["page"]
 _STYLE = """
 .rml-explain{font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;color:inherit;
 max-width:100%}
-.rml-explain table{border-collapse:collapse;margin:4px 0 8px;width:auto;color:inherit;background:none}
+.rml-explain table{border-collapse:collapse;font:inherit;margin:4px 0 8px;width:auto;color:inherit;background:none}
 .rml-explain td,.rml-explain th{padding:0 12px 0 0;border:0;text-align:left;vertical-align:top;color:inherit;
 background:none;white-space:nowrap}
 .rml-explain td.why{white-space:normal;min-width:14em}
@@ -31,7 +31,8 @@ background:none;white-space:nowrap}
 background:none;color:inherit;padding:0;margin:0}
 .rml-explain td code{white-space:pre}
 .rml-explain .soft{opacity:.68}
-.rml-explain .finding td{border-left:3px solid #d1443c;padding-left:8px;white-space:normal}
+.rml-explain .finding td{white-space:normal}
+.rml-explain .finding td:last-child{border-left:3px solid #d1443c;padding-left:8px}
 .rml-explain .finding b{color:#d1443c}
 .rml-explain .drift{border-left:3px solid #c98a00;padding-left:8px;margin:4px 0}
 .rml-explain summary{cursor:pointer;font-weight:600}
@@ -73,6 +74,7 @@ def _code(told: Explanation) -> str:
 
 
 def _finding(finding: Finding, *, place: bool = False) -> str:
+    """A row under the line it is about, or one that names its place itself."""
     where = f'<td class="soft">{escape(finding.where)}</td>' if place else "<td></td>"
     words = [f"<b>{escape(finding.message)}</b> <span class='soft'>[{escape(finding.code)}]</span>"]
     words += [f"{name}: {escape(text)}" for name, text in (("why", finding.why), ("fix", finding.fix)) if text]
