@@ -49,11 +49,19 @@ def submit(
     target: Target,
     host: Annotated[str, typer.Option(help="Address of the Kubeflow Pipelines API.", envvar="RML_KFP_HOST")],
     experiment: Annotated[str | None, typer.Option(help="Kubeflow experiment.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Label of the run.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Until the run is over; show its steps.")] = False,
     param: Parameters = None,
 ) -> None:
     """Send a pipeline to Kubeflow Pipelines: the bundles to the store, exactly the compiled bytes to the server."""
-    remote = load_pipeline(target).submit(host=host, experiment=experiment, **_arguments(param))
-    console.print(f"submitted {remote.id}  {remote.url}")
+    labels = key_values(label or [], "--label") or None
+    remote = load_pipeline(target).submit(
+        host=host, experiment=experiment, run_name=name, run_labels=labels, **_arguments(param)
+    )
+    console.print(f"submitted kfp:{remote.id}  {remote.url}", soft_wrap=True)
+    if wait:
+        remote.wait(progress=True)
 
 
 @runs_app.callback()
@@ -61,25 +69,27 @@ def runs_list(
     context: typer.Context,
     pipeline: Annotated[str | None, typer.Option(help="Only this pipeline's.")] = None,
     limit: Annotated[int, typer.Option(help="How many.")] = 20,
+    kubeflow: Annotated[bool, typer.Option("--kubeflow", "-k", help="Those on Kubeflow (RML_KFP_HOST).")] = False,
     json: Json = False,
 ) -> None:
-    """List recorded runs, newest first."""
+    """List recorded runs, newest first. A run on Kubeflow is called kfp:<id>, in every command."""
     if context.invoked_subcommand:
         return
     import roblox_ml as rml
 
-    found = rml.runs(pipeline=pipeline, limit=limit)
+    found = rml.connect().runs(pipeline, limit=limit) if kubeflow else rml.runs(pipeline=pipeline, limit=limit)
+    prefix = "kfp:" if kubeflow else ""
     if json:
         print_json(
             [
-                {"id": run.id, "pipeline": run.pipeline, "state": str(run.state), "duration": run.duration}
+                {"id": f"{prefix}{run.id}", "pipeline": run.pipeline, "state": str(run.state), "duration": run.duration}
                 for run in found
             ]
         )
         return
     rows = [
         (
-            run.id,
+            f"{prefix}{run.id}",
             run.pipeline,
             run.state,
             f"{run.duration:.1f} s" if run.duration is not None else "",
@@ -97,7 +107,7 @@ def runs_show(run_id: str, json: Json = False) -> None:
 
     run = rml.get_run(run_id)
     rows = [
-        (task.name, task.state, f"{task.duration:.1f} s" if task.duration is not None else "", task.error or "")
+        (task.name, task.state, f"{task.duration:.1f} s" if task.duration is not None else "", task.reason)
         for task in run.tasks.values()
     ]
     if json:
@@ -112,7 +122,7 @@ def runs_show(run_id: str, json: Json = False) -> None:
         )
         return
     show(
-        f"{run.pipeline}  {run.id}  {run.state}", ("step", "state", "took", "error"), rows, empty="no step has started"
+        f"{run.pipeline}  {run_id}  {run.state}", ("step", "state", "took", "error"), rows, empty="no step has started"
     )
 
 
@@ -123,7 +133,19 @@ def runs_logs(
     """Print a step's log."""
     import roblox_ml as rml
 
-    typer.echo(rml.get_run(run_id).logs(task, follow=follow) or "")
+    text = rml.get_run(run_id).logs(task, follow=follow)
+    if not follow:  # followed, it has been printed as it came
+        typer.echo(text or "", nl=False)
+
+
+@runs_app.command("cancel")
+def runs_cancel(run_id: str) -> None:
+    """Stop a run; its running steps are ended."""
+    import roblox_ml as rml
+
+    run = rml.get_run(run_id)
+    run.cancel()
+    console.print(f"run {run_id} {run.state}")
 
 
 @runs_app.command("retry")
@@ -132,7 +154,7 @@ def runs_retry(run_id: str) -> None:
     import roblox_ml as rml
 
     finished = rml.get_run(run_id).retry()
-    console.print(f"run {finished.id} {finished.state}")
+    console.print(f"run {run_id} {finished.state}")
 
 
 def _arguments(pairs: list[str] | None) -> dict[str, Any]:
