@@ -209,7 +209,6 @@ class NotifySettings(BaseSettings):
     )
     secret_env: str = Field(default="RML_CHANNEL_*", description="names of variables that channels may refer to")
     webhook_hosts: str = Field(default="*", description="hosts that pipelines may name in a webhook, by pattern")
-    public_url: str = Field(default="", description="where people open this control plane; empty: links name commands")
     run_url: str = Field(default="", description="link to a run, with {run} and {pipeline}")
     model_url: str = Field(
         default="", description="link to a version, with {model} and {version}; empty: MLflow's page"

@@ -121,7 +121,7 @@ def _facts(pipeline: str, run: str, subject: Mapping[str, Any], facts: Mapping[s
         ("took", _span(facts.get("seconds"))),
         ("schedule", subject.get("schedule")),
         ("due", _moment(subject.get("due"))),
-        ("late by", _span(facts.get("late_s"))),
+        ("late by", _span(facts.get("late_by_s"))),
         ("model", subject.get("model") or facts.get("model")),
         ("version", version),
         ("before", facts.get("from")),

@@ -43,7 +43,7 @@ KEYS = (
     "by",
     "from",
     "to",
-    "late_s",
+    "late_by_s",
     "host",
     "attempt",
     "failed_run",
@@ -160,7 +160,7 @@ def test_a_failure_says_what_a_person_needs() -> None:
         ("gate.refused", {"model": "m", "version": 2, "registration": 9}, {"findings": [{"message": "f1 is 0.1"}]},
          "m version 2 did not pass its gate", "rml models show m/2"),
         ("run.recovered", {"run": "r", "pipeline": "p"}, {}, "p works again", "rml runs show r"),
-        ("run.late", {"schedule": "p", "due": 0, "pipeline": "p"}, {"late_s": 7260}, "p is late", "rml schedules"),
+        ("run.late", {"schedule": "p", "due": 0, "pipeline": "p"}, {"late_by_s": 7260}, "p is late", "rml schedules"),
     ],
 )  # fmt: skip
 def test_every_event_has_a_title_and_a_command(type: str, subject: Any, facts: Any, title: str, command: str) -> None:
