@@ -218,3 +218,15 @@ def test_the_last_run_is_found_by_pipeline_and_by_step(module) -> None:
     assert found is not None and found.id == run.id and found.locks == {"train": told.lock}
     assert _lock_history.last_run(pipeline="nightly") == found and _lock_history.last_run(step="no_such") is None
     assert told.drift == ()
+
+
+def test_the_guide_s_example_is_true(tmp_path: Path, monkeypatch) -> None:
+    import importlib
+
+    guide = Path(__file__).resolve().parents[3] / "docs" / "guides" / "explain.md"
+    code = re.findall(r"^```python\n(.*?)^```", guide.read_text("utf-8"), re.S | re.M)[0]
+    name = f"guide_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    told = rml.explain(importlib.import_module(name).train)
+    assert told.ships and "UNUSED = [1, 2, 3]" in [item.text for item in told.left_out]
