@@ -67,7 +67,7 @@ def _with_newest(ir: bytes, tasks: Mapping[str, str]) -> bytes:
     loaded = load_ir(ir)
     for task, name in tasks.items():
         ref = datasets.get(name)
-        given = loaded["root"]["dag"]["tasks"][task]["inputs"]["parameters"]
+        given = loaded["pipeline"]["root"]["dag"]["tasks"][task]["inputs"]["parameters"]
         given["version"]["runtimeValue"]["constant"] = ref.version
         given["digest"]["runtimeValue"]["constant"] = ref.digest
     return dump_ir(loaded)

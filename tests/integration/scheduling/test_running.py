@@ -50,5 +50,5 @@ def test_triggers(world: Any, pipelines: Callable[[str], Any], eventually: Calla
     eventually(lambda: world.ran_days() == ["size-3", "size-4"])
     rml.backfill("nightly", "2026-01-01", "2026-01-01")
     eventually(lambda: world.ran_days() == ["2026-01-01", "size-3", "size-4", "size-4"])
-    runs = [run for run in rml.runs("follows")]
+    runs = list(rml.runs("follows"))
     assert len(runs) == 3 and all(run.state == "SUCCEEDED" for run in runs)
