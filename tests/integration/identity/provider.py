@@ -1,13 +1,15 @@
 """A real OpenID provider for tests, and what it lacks.
 
 `oidc-provider-mock` speaks the authorization-code flow, signs its tokens, and serves discovery and keys over HTTP. It knows no
-device flow (RFC 8628) and sends no identity token on a refresh. This front wraps it as WSGI middleware, with the same
+device flow (RFC 8628), sends no identity token on a refresh, does not look at PKCE and wants a client secret. This front wraps it as WSGI middleware, with the same
 address and so the same issuer: it adds the two endpoints of RFC 8628, and gets every token it hands out from the provider
-itself, by an authorization-code exchange for the person who confirmed. It signs nothing.
+itself, by an authorization-code exchange for the person who confirmed. It signs nothing. For the browser flow it checks the PKCE verifier and lets clients in that have no secret.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
 import secrets
@@ -53,6 +55,7 @@ class Provider:
         self.refreshes, self.revoked = 0, []  # type: int, list[str]
         self.pending: dict[str, Pending] = {}
         self._subjects: dict[str, tuple[str, str, str]] = {}  # refresh token → subject, client, scope
+        self._challenge = ""
         self.url = ""
 
     def user(self, sub: str, **claims: Any) -> None:
@@ -86,9 +89,21 @@ class Provider:
             more = {"device_authorization_endpoint": "/device_authorization", "revocation_endpoint": "/revoke"}
             answer = _json({**found, **{name: self.url + path for name, path in more.items()}})
         else:
+            if request.path == "/oauth2/authorize" and "code_challenge" in request.args:
+                self._challenge = request.args["code_challenge"]
+            if request.path == "/oauth2/token":
+                if not self._proves(request.form.get("code_verifier", "")):
+                    return _json({"error": "invalid_grant"}, 400)(environ, start)
+                body += b"&client_secret=any"
+                environ["CONTENT_LENGTH"] = str(len(body))
             environ["wsgi.input"] = io.BytesIO(body)  # whose it is was read from it
             return self._mock(environ, start)
         return answer(environ, start)
+
+    def _proves(self, verifier: str) -> bool:
+        """RFC 7636: who asks for the token is who asked for the code."""
+        seen = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        return seen == self._challenge
 
     def _authorize(self, request: Request) -> Response:
         code, user_code = secrets.token_urlsafe(24), f"{secrets.token_hex(2)}-{secrets.token_hex(2)}".upper()
