@@ -227,6 +227,8 @@ def aliases(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):  # table.append(row)
             targets, value = [node.func], node
         read = set(held(value)) if value is not None else set()
+        if not read and len(targets) < 2:
+            continue
         names = {inner.id for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name)}
         if len(targets) > 1:  # `a = b = []`
             yield from ((one, other) for one in names for other in names if one != other)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from roblox_ml._capture._index import END, Index, Placed
@@ -59,14 +60,13 @@ def relative_reads(index: Index, chosen: Iterable[int]) -> Iterator[tuple[Placed
         placed = index.placed[position]
         if placed.statement.alias is not None:
             continue
-        for node in ast.walk(placed.statement.node):
-            if isinstance(node, ast.Call):
-                for path in _paths_of(node, index):
-                    if _writes(node):
-                        written.add(os.path.normpath(path))
-                    elif _reads(node):
-                        reads.append((placed, node, path))
-    for placed, node, path in reads:
+        for node in _file_calls(placed.statement.node):
+            for path in _paths_of(node, index):
+                if _writes(node):
+                    written.add(os.path.normpath(path))
+                else:
+                    reads.append((placed, node, path))
+    for placed, call, path in reads:
         plain = os.path.normpath(path)
         if (
             plain not in written
@@ -75,7 +75,12 @@ def relative_reads(index: Index, chosen: Iterable[int]) -> Iterator[tuple[Placed
             and plain not in (".", "..")
             and _exists(plain)
         ):
-            yield placed, node, path
+            yield placed, call, path
+
+
+@lru_cache(maxsize=8192)
+def _file_calls(statement: ast.stmt) -> tuple[ast.Call, ...]:
+    return tuple(n for n in ast.walk(statement) if isinstance(n, ast.Call) and (_reads(n) or _writes(n)))
 
 
 def _exists(path: str) -> bool:

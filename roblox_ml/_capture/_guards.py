@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from roblox_ml._capture import _findings_outside as _findings
@@ -39,18 +40,34 @@ def _at(placed: Placed) -> tuple[Any, tuple[int, ...]]:
 
 def _own_module(placed: Placed, step: str) -> Iterator[Finding]:
     """`__name__` and `__main__` mean the kernel here and the shipped module there; subclasses are whatever memory holds."""
-    if is_main_guard(placed.statement.node):
-        return
-    logger_names: set[int] = set()
-    for node in ast.walk(placed.statement.node):
-        if isinstance(node, ast.Call) and (name := dotted_name(node.func)) and name[-1] == "getLogger":
-            logger_names |= {id(argument) for argument in node.args}
-        if isinstance(node, ast.Name) and node.id == "__name__" and id(node) not in logger_names:
+    for node in _suspects(placed.statement.node):
+        if isinstance(node, ast.Name):
             yield _findings.own_name(step, *_at(placed), node)
-        elif _means_kernel(node):
-            yield _findings.kernel_module(step, *_at(placed), node)
-        elif isinstance(node, ast.Attribute) and node.attr == "__subclasses__":
+        elif isinstance(node, ast.Attribute):
             yield _findings.subclasses(step, *_at(placed), node)
+        else:
+            yield _findings.kernel_module(step, *_at(placed), node)
+
+
+@lru_cache(maxsize=8192)
+def _suspects(statement: ast.stmt) -> tuple[ast.AST, ...]:
+    if is_main_guard(statement):
+        return ()
+    logger_names: set[int] = set()
+    found: list[ast.AST] = []
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name):
+            if node.id == "__name__" and id(node) not in logger_names:
+                found.append(node)
+        elif isinstance(node, ast.Attribute):
+            if node.attr == "__subclasses__":
+                found.append(node)
+        elif isinstance(node, ast.Call):
+            if (name := dotted_name(node.func)) and name[-1] == "getLogger":
+                logger_names |= {id(argument) for argument in node.args}
+        elif _means_kernel(node):
+            found.append(node)
+    return tuple(found)
 
 
 def _means_kernel(node: ast.AST) -> bool:

@@ -79,7 +79,7 @@ class Index:
         for cell, statements in parsed:
             if not statements and cell.text.strip():
                 self.broken.append(cell)
-            future |= future_features(cell.text)
+            future |= future_features(statements)
             for statement in statements:
                 if module == "__main__" or not is_main_guard(statement.node):
                     stopped = cell.reached(statement.lines)

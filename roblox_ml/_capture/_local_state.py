@@ -61,7 +61,7 @@ def module_differences(module: ModuleType, touched: Collection[str]) -> list[str
         if path.startswith(f"{module.__name__}.")
     }
     found = [name for name in differences(scope, vars(module)) if name not in again]
-    future = future_features(text)
+    future = future_features(statements)
     for statement in statements:
         for name in statement.binds if statement.kind in ("functiondef", "asyncfunctiondef", "classdef") else ():
             if name in vars(module) and name not in again and sum(name in s.binds for s in statements) == 1:

@@ -117,19 +117,25 @@ def _library_folders() -> tuple[str, ...]:
 
 
 def _is_local(path: Path, top: str) -> bool:
-    real = os.path.realpath(path)
-    if any(part in ("site-packages", "dist-packages") for part in Path(real).parts):
-        return top in _installed_from_folder(real)
+    real, site = _real(path)
+    if site is not None:
+        return top in _installed_from_folder(site)
     return not real.startswith(_library_folders())
 
 
-def _installed_from_folder(path: str) -> frozenset[str]:
-    """Top-level names installed (not editable) from a local folder into the site-packages that `path` is in: PEP 610."""
-    parts = Path(path).parts
-    index = max(i for i, part in enumerate(parts) if part in ("site-packages", "dist-packages"))
-    folder = Path(*parts[: index + 1])
+@lru_cache(maxsize=4096)
+def _real(path: Path) -> tuple[str, Path | None]:
+    """A file's real path, and the site-packages folder it is in."""
+    real = os.path.realpath(path)
+    parts = Path(real).parts
+    inside = [i for i, part in enumerate(parts) if part in ("site-packages", "dist-packages")]
+    return real, Path(*parts[: inside[-1] + 1]) if inside else None
+
+
+def _installed_from_folder(site: Path) -> frozenset[str]:
+    """Top-level names installed (not editable) from a local folder into the site-packages `site`: PEP 610."""
     try:
-        return _folder_installs(folder, folder.stat().st_mtime_ns)
+        return _folder_installs(site, site.stat().st_mtime_ns)
     except OSError:
         return frozenset()
 

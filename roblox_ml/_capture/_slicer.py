@@ -104,18 +104,18 @@ class Slicer:
 
     def _carry_effects(self) -> None:
         """Add settings, random draws and changed module attributes that the slice can feel, until nothing is added."""
-        waiting = self._lasting()
-        changed = True
+        done: set[int] = set()
+        changed = bool(self.index.touches)
         while changed:
             changed = False
             used = self.imported()
             start = self._draws_from()
-            for position in list(waiting):
-                felt = [
-                    t for t in self.index.touches[position] if concerns(t, used) and position >= start.get(t.group, 0)
-                ]
+            for position in self._lasting():
+                if position in done:
+                    continue
+                felt = [t for t in self.index.touches[position] if concerns(t, used) and position >= start.get(t.group, 0)]
                 if felt:
-                    waiting.remove(position)
+                    done.add(position)
                     changed |= self._carry_effect(position, felt[0])
 
     def _lasting(self) -> list[int]:
@@ -136,6 +136,11 @@ class Slicer:
         """Whether the first of two runs of one setting was felt: something read by it, drawn or removed came between."""
         if any(first < p < last for name in statement.now for p in self.index.all_binders(name)):
             return True
+        tops = {touch.top for touch in touches}
+        for position in self.chosen:  # an import between the two took what the first had put there
+            alias = self.index.placed[position].statement.alias
+            if first < position < last and alias is not None and alias.name is not None and alias.target.partition(".")[0] in tops:
+                return True
         groups = {touch.group for touch in touches}
         between = [
             (p, t) for p, found in self.index.touches.items() if first < p < last for t in found if t.group in groups

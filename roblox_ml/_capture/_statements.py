@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -92,9 +92,9 @@ def parse(text: str, package: str = "") -> tuple[Statement, ...]:
         return ()
 
 
-def future_features(text: str) -> frozenset[str]:
+def future_features(statements: Iterable[Statement]) -> frozenset[str]:
     """The `from __future__` features a cell or file switches on."""
-    return frozenset(s.alias.name for s in parse(text) if s.kind == "future" and s.alias and s.alias.name)
+    return frozenset(s.alias.name for s in statements if s.kind == "future" and s.alias and s.alias.name)
 
 
 def _statements(text: str, tree: ast.Module) -> Iterator[Statement]:
@@ -266,7 +266,7 @@ def _analyse(node: ast.stmt, text: str, lines: tuple[int, ...]) -> Statement:
         marks=marks(nodes),
         methods_called=frozenset(_b.methods_called(nodes)),
         passes=frozenset(_b.passed(nodes)),
-        summary=summarize(node, inner) if inner else None,
+        summary=summarize(node, inner, changed_later) if inner else None,
     )
 
 
@@ -287,16 +287,22 @@ def interrupted(statement: Statement) -> Statement | None:
 
     A simple statement binds as its last act, so it bound nothing; None when it can have left no trace at all.
     """
-    whole = node_holds_statements(statement.node)
+    node = statement.node
+    whole = node_holds_statements(node)
     binds = statement.binds if whole else frozenset()
-    traces = statement.mutates | statement.calls | statement.registers | {name for name, _ in statement.methods_called}
-    if not whole and not traces and not statement.marks:
+    mutates, touched = statement.mutates, statement.marks
+    if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Delete):  # storing is the last act, too
+        inner = list(immediate_nodes(node.value)) if not isinstance(node, ast.Delete) and node.value is not None else []
+        mutates, touched = frozenset(_b.mutated(inner)), marks(inner)
+    if not (whole or mutates or touched or statement.calls or statement.registers or statement.methods_called):
         return None
     return replace(
         statement,
         kind="interrupted",
         binds=binds,
         certain=frozenset(),
+        mutates=mutates,
+        marks=touched,
         fragile=dict(statement.fragile) if whole else {},
         alias=None,
         aliases=frozenset(),

@@ -38,16 +38,16 @@ class Summary:
     own_state: bool = False
 
 
-def summarize(node: ast.stmt, inner: list[ast.AST]) -> Summary:
-    """The summary of a statement whose function bodies consist of the nodes `inner`."""
-    changed = _b.through_aliases(set(_b.mutated(inner)), set(_b.aliases(inner)))
+def summarize(node: ast.stmt, inner: list[ast.AST], changed: set[str]) -> Summary:
+    """The summary of a statement whose function bodies consist of the nodes `inner` and change the local roots `changed`."""
     deep: dict[int, frozenset[str]] = {}
     params: tuple[str, ...] = ()
     methods: frozenset[str] = frozenset()
     changing: frozenset[str] = frozenset()
     watches = own_state = False
     if isinstance(node, FunctionNode):
-        deep = _by_depth(node)
+        if any(isinstance(part, (*FunctionNode, ast.Lambda)) for part in inner):
+            deep = _by_depth(node)
         params = _params(node)
         filled = {name for name, default in _defaults(node) if not isinstance(default, ast.Constant | ast.Name)}
         own_state = bool(filled & changed)
