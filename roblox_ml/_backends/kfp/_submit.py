@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._graph.check import check_ir, check_parameters
 from ..._graph.dump import load_ir
+from ..._graph.schedule import fill, is_template
 from ..._store import StoreError, open_store
 from ...errors import SubmitError
 from .api import silent, told
@@ -51,7 +52,7 @@ def submit(
     """
     from .connection import current
 
-    given = dict(built.arguments if arguments is None else arguments)
+    given = _filled(built, dict(built.arguments if arguments is None else arguments))
     _check(built.ir, given)
     connection = on or current(host)
     return start(connection, built, given, experiment=experiment, run_name=run_name, labels=labels)
@@ -96,6 +97,14 @@ def send(connection: Kubeflow, built: Built) -> tuple[str, str]:
     _store(built.blobs)
     with told(connection.host), silent():
         return version_of(connection.client, built)
+
+
+def _filled(built: Built, given: dict[str, Any]) -> dict[str, Any]:
+    """Due-time templates, given or by default: a run that is submitted is due now."""
+    declared = ((load_ir(built.ir)["pipeline"].get("root") or {}).get("inputDefinitions") or {}).get("parameters") or {}
+    defaults = {name: about.get("defaultValue") for name, about in declared.items()}
+    dated = {name: value for name, value in {**defaults, **given}.items() if is_template(value)}
+    return {**given, **fill(dated, datetime.now(UTC))}
 
 
 def _check(ir: bytes, arguments: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REPORT", "follow", "raw", "read"]
 
-_REPORTED = re.compile(rf"\n?^{re.escape(REPORT)}.*\n?", re.MULTILINE)
+_REPORTED = re.compile(rf"{re.escape(REPORT)}.*\n?")
 _FOLLOW = 1.0
 _KUBE_TIMEOUT = (3.0, 30.0)
 _NEVER_STARTED = ("PENDING", "SKIPPED")

@@ -35,9 +35,10 @@ def read(run: RemoteRun) -> RemoteOutputs:
 def report_in(log: str) -> Mapping[str, Any] | None:
     """The last report in a log; None when there is none that can be read."""
     for line in reversed(log.splitlines()):
-        if line.startswith(logs.REPORT):
+        # Not only at the start of a line: what the step printed last may have had no line break.
+        if logs.REPORT in line:
             try:
-                found = json.loads(line.removeprefix(logs.REPORT))
+                found = json.loads(line.rpartition(logs.REPORT)[2])
             except ValueError:
                 return None
             return found if isinstance(found, dict) else None

@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..._graph.schedule import is_template
 from ...errors import SubmitError
 from .api import silent, told
 from .cron import Recurrence, convert, translate
@@ -113,9 +114,10 @@ def publish(
     from ._submit import check, send
 
     recurrence = convert(schedule, server=connection.timezone, name=name)
-    given = translate(arguments, same_zone=schedule.tz == connection.timezone)
     check(built.ir)
-    problems = check_parameters(load_ir(built.ir), arguments)
+    document = load_ir(built.ir)
+    problems = check_parameters(document, arguments)
+    given = translate({**_dated(document), **arguments}, same_zone=schedule.tz == connection.timezone)
     if problems:
         raise SubmitError(
             "the schedule was not published: " + "; ".join(problems),
@@ -147,6 +149,12 @@ def publish(
             if error.status != _GONE:
                 raise
     return kept
+
+
+def _dated(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults that depend on when a run is due: the server would hand them on as they are written."""
+    declared = (document["pipeline"]["root"].get("inputDefinitions") or {}).get("parameters") or {}
+    return {name: about["defaultValue"] for name, about in declared.items() if is_template(about.get("defaultValue"))}
 
 
 def _create(

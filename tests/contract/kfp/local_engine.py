@@ -97,4 +97,4 @@ class LocalEngine:
             return text
         artifacts = {key: {"artifacts": listed} for key, listed in (made.get("artifacts") or {}).items()}
         report = {"parameterValues": made.get("parameters") or {}, "artifacts": artifacts}
-        return f"{text}\n{REPORT}{json.dumps(report)}\n"
+        return f"{text}{REPORT}{json.dumps(report)}\n"

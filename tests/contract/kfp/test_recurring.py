@@ -28,6 +28,11 @@ def ready(**arguments: Any) -> Built:
     return built(nightly, **{"n": 1, **arguments})
 
 
+def undated() -> Built:
+    """A pipeline in whose arguments no date has to be filled in."""
+    return ready(day="2026-11-22")
+
+
 @pytest.fixture
 def kubeflow(server: Any) -> Any:
     return rml.connect(server.url, experiment="schedules")
@@ -48,8 +53,9 @@ def test_five_fields_become_six(server: Any, kubeflow: Any) -> None:
         True,
         "ENABLED",
     )
-    assert one["runtime_config"]["parameters"] == {"n": 1}
-    assert made.cron == "0 0 3 * * *" and made.enabled and made.arguments == {"n": 1}
+    sent = {"n": 1, "day": "[[ScheduledTime.2006-01-02]]"}  # the default of `day` is the due date
+    assert one["runtime_config"]["parameters"] == sent
+    assert made.cron == "0 0 3 * * *" and made.enabled and made.arguments == sent
     assert all(len(b["trigger"]["cron_schedule"]["cron"].split()) == 6 for b in server.state.bodies if "trigger" in b)
 
 
@@ -138,7 +144,7 @@ def test_due_dates_are_the_servers_macro(server: Any, kubeflow: Any) -> None:
 
 
 def test_bounds_and_zone_are_sent_in_utc(server: Any, kubeflow: Any) -> None:
-    kubeflow.recur(ready(), rml.cron("30 8 * * *", tz="Asia/Kolkata", start="2026-12-01", end="2027-01-01T12:00"))
+    kubeflow.recur(undated(), rml.cron("30 8 * * *", tz="Asia/Kolkata", start="2026-12-01", end="2027-01-01T12:00"))
     assert stored(server)[0]["trigger"]["cron_schedule"] == {
         "cron": "0 0 3 * * *",
         "start_time": "2026-11-30T18:30:00Z",
