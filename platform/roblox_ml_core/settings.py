@@ -132,7 +132,9 @@ class IssuerSettings(BaseModel):
     jwks_uri: str = Field(default="", description="where the public keys are (https:, file:); empty: discovered")
     ca_file: Path | None = Field(default=None, description="certificate authority of the issuer's own https")
     bearer_file: Path | None = Field(default=None, description="token to send when asking for the keys")
-    subjects: dict[str, list[str]] = Field(default={}, description="subject (a trailing * allowed) to SCOPE=ROLE grants")
+    subjects: dict[str, list[str]] = Field(
+        default={}, description="subject (a trailing * allowed) to SCOPE=ROLE grants"
+    )
     groups: dict[str, list[str]] = Field(default={}, description="group to SCOPE=ROLE grants")
 
     @model_validator(mode="after")
@@ -209,7 +211,12 @@ class NotifySettings(BaseSettings):
     )
     secret_env: str = Field(default="RML_CHANNEL_*", description="names of variables that channels may refer to")
     webhook_hosts: str = Field(default="*", description="hosts that pipelines may name in a webhook, by pattern")
-    run_url: str = Field(default="", description="link to a run, with {run} and {pipeline}")
+    public_url: str = Field(
+        default="", description="where people's browsers reach this control plane; empty: its own URL"
+    )
+    run_url: str = Field(
+        default="", description="link to a run, with {run} and {pipeline}; empty: the event's own page"
+    )
     model_url: str = Field(
         default="", description="link to a version, with {model} and {version}; empty: MLflow's page"
     )

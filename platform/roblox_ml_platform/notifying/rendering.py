@@ -21,7 +21,7 @@ from roblox_ml_core.digests import canonical_json
 from .summary import Summary
 from .text import jsonable
 
-__all__ = ["mail", "message_id", "slack", "webhook"]
+__all__ = ["mail", "message_id", "page", "slack", "webhook"]
 
 _MARKS = {"good": ":white_check_mark:", "bad": ":red_circle:", "warn": ":warning:", "plain": ":information_source:"}
 _COLOURS = {"good": "#1a7f37", "bad": "#b42318", "warn": "#9a6700", "plain": "#3b5b92"}
@@ -67,7 +67,7 @@ def mail(summary: Summary, sender: str, recipient: str, *, domain: str) -> Email
     message["X-Rml-Event-Id"] = summary.id
     message["X-Rml-Event-Type"] = summary.type
     message.set_content(summary.plain() + "\n", cte="quoted-printable")
-    message.add_alternative(_page(summary), subtype="html", cte="quoted-printable")
+    message.add_alternative(page(summary), subtype="html", cte="quoted-printable")
     return message
 
 
@@ -125,7 +125,8 @@ def _cut(text: str, longest: int) -> str:
     return (kept[:amp] if amp >= 0 and ";" not in kept[amp:] else kept) + "…"
 
 
-def _page(summary: Summary) -> str:
+def page(summary: Summary) -> str:
+    """The summary as an HTML page that loads nothing."""
     colour = _COLOURS[summary.tone]
     rows = "".join(
         f'<tr><td style="padding:2px 12px 2px 0;color:#666">{html.escape(name)}</td><td>{html.escape(value)}</td></tr>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from typing import Annotated, Any, Literal
 
@@ -17,10 +18,12 @@ from ..context import Actor, Plane
 from ..database import now
 from ..identity.policy import declare
 from ..records import audit, iso
-from . import intake, outbox
+from . import intake, outbox, rendering
 from . import tables as t
 from .channels import Unready, check, read
 from .events import event, record
+from .page import HEADERS, PATH, signature
+from .summary import Links, summarise
 
 __all__ = ["router"]
 
@@ -184,6 +187,22 @@ def test_channel(plane: Plane, actor: Actor, name: ChannelName, target: str = ""
         record(connection, made)
         audit(connection, actor, "channel.test", name)
     return {"event": made["id"]}
+
+
+@router.get(PATH, response_class=Response, include_in_schema=False)
+def show_page(plane: Plane, e: str = "", k: str = "") -> Response:
+    """The event behind a message's link, for whoever has the link (the guard lets everybody through to here)."""
+    valid = signature(e, HomeSettings().ensure_token())
+    row = None
+    if hmac.compare_digest(valid.encode(), k.encode()):
+        with plane.database.read() as connection:
+            row = connection.execute(select(t.events).where(t.events.c.id == e)).mappings().one_or_none()
+    if row is None:
+        # The same answer for a wrong link and for an event of long ago: neither tells anything.
+        raise NotFound("there is nothing behind this link", hint="events are kept for a month")
+    settings = NotifySettings()
+    summary = summarise(dict(row), Links(settings.run_url, settings.model_url))
+    return Response(rendering.page(summary), headers={**HEADERS, "content-type": "text/html; charset=utf-8"})
 
 
 def _event(row: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from roblox_ml_core.settings import HomeSettings, MlflowSettings, NotifySettings
 from . import rendering
 from .channels import Channel, Channels, Unready
 from .outcome import Outcome, Refused
+from .page import linker
 from .senders import http, mail, others, slack, webhook
 from .summary import Links, summarise
 
@@ -85,12 +86,12 @@ def _send(one: Sending, channel: Channel, settings: NotifySettings, home: HomeSe
     )
 
 
-def links(settings: NotifySettings, mlflow: MlflowSettings) -> Links:
-    """Where people open runs and models: what the settings say, else MLflow's page of a version."""
+def links(settings: NotifySettings, mlflow: MlflowSettings, base: str, home: HomeSettings) -> Links:
+    """Where people open things: what the settings say, else MLflow's page of a version and our own page of an event."""
     pattern = settings.model_url
     if not pattern and mlflow.enabled:
         pattern = f"{mlflow.base_url}/#/models/{{model}}/versions/{{version}}"
-    return Links(run=settings.run_url, model=pattern)
+    return Links(settings.run_url, pattern, linker(settings.public_url or base, home))
 
 
 def _check_host(url: str, settings: NotifySettings) -> None:

@@ -48,7 +48,7 @@ class Notifier:
     ) -> None:
         self._database = context.database
         self._home, self._settings = home or HomeSettings(), settings or NotifySettings()
-        self._links = links(self._settings, mlflow or MlflowSettings())
+        self._links = links(self._settings, mlflow or MlflowSettings(), context.settings.base_url, self._home)
         self._holder = f"{socket.gethostname()[:30]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._stop, self._wake = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None

@@ -5,7 +5,7 @@ Every way of telling (Slack's blocks, a mail, plain text) is made from this one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,10 +20,11 @@ _TITLE, _VALUE, _ERROR, _TAIL, _LINK = 140, 200, 600, 2400, 2000
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Patterns of addresses that people can open; an empty one gives no link."""
+    """Patterns of addresses that people can open, and `page`: from an event's id to its own. Without any there is no link."""
 
     run: str = ""
     model: str = ""
+    page: Callable[[str], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ def summarise(event: Mapping[str, Any], links: Links | None = None) -> Summary:
     run = line(subject.get("run") or facts.get("run") or "", 160)
     title, tone = _title(kind, pipeline, subject, facts)
     link, command = _where(kind, pipeline, run, subject, facts, links)
+    if not link and links.page is not None:
+        link = links.page(line(event.get("id") or "", 64))
     return Summary(
         id=line(event.get("id") or "", 64),
         type=line(kind, 64),
