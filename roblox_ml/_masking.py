@@ -50,7 +50,7 @@ class Mask:
     def __call__(self, text: str) -> str:
         if self._known is not None:
             text = self._known.sub(STARS, text)
-        for pattern in (*_issuers(), *_LOOKS):
+        for pattern in (*_LOOKS, *_issuers()):
             text = pattern.sub(_starred, text)
         return text
 

@@ -24,7 +24,7 @@ __all__ = ["Teller", "end_of_log", "error_line"]
 
 _LOG = logging.getLogger(__name__)
 _TAIL_BYTES = 64 * 1024
-_LINES, _WIDEST = 24, 500
+_LINES, _WIDEST, _LONGEST_LINE = 24, 500, 2000
 _WAIT_S = 3.0
 _ENDS = {"SUCCEEDED": "run.succeeded", "FAILED": "run.failed"}
 _ERROR = re.compile(
@@ -120,7 +120,8 @@ def end_of_log(path: Path) -> list[str]:
             text = stream.read().decode("utf-8", "replace")
     except OSError:
         return []
-    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    # Cut far beyond what is shown: a pattern must not work for minutes on one line of a megabyte.
+    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip()[:_LONGEST_LINE] for line in text.split("\n")]
     return [line for line in lines if line][-200:]
 
 
