@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 
 from .._runtime.environments import normal, parse, site_folders
@@ -78,23 +77,26 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in match[0].split(".")) if match else ()
 
 
-@lru_cache(maxsize=512)
-def _place(name: str, _key: str) -> tuple[str, float]:
-    """The site folder of a distribution and when it was installed; `_key` changes when anything is."""
-    for found in metadata.distributions(path=site_folders()):
-        if found.metadata and normal(found.metadata["Name"] or "") == name:
-            folder = Path(str(found.locate_file("")))
-            path = getattr(found, "_path", None)
-            return str(folder), path.stat().st_mtime if isinstance(path, Path) and path.exists() else 0.0
-    return "", 0.0
+@lru_cache(maxsize=8)
+def _places(_key: str) -> Mapping[str, tuple[str, str]]:
+    """Of each distribution: its site folder and its metadata folder, by their names alone. `_key` changes with any of them."""
+    found: dict[str, tuple[str, str]] = {}
+    for site in site_folders():
+        for entry in os.listdir(site):  # noqa: PTH208 - every compile pays for this loop
+            if entry.endswith(".dist-info"):
+                found.setdefault(normal(entry.partition("-")[0]), (site, f"{site}/{entry}"))
+    return found
 
 
 def _site_of(name: str, key: str) -> str:
-    return _place(name, key)[0]
+    return _places(key).get(name, ("", ""))[0]
 
 
 def _installed_since_start(name: str, key: str) -> bool:
-    return _place(name, key)[1] >= _started()
+    try:
+        return Path(_places(key)[name][1]).stat().st_mtime >= _started()
+    except (KeyError, OSError):
+        return False
 
 
 @lru_cache(maxsize=1)
@@ -114,7 +116,9 @@ def _lacking(system: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _is_in(file: str, site: str) -> bool:
-    return not site or os.path.realpath(file).startswith(os.path.realpath(site) + os.sep)
+    if not site or file.startswith(site + os.sep):
+        return True
+    return os.path.realpath(file).startswith(os.path.realpath(site) + os.sep)
 
 
 def _short(path: str) -> str:
