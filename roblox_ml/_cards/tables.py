@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ def rows_of(data: Any, columns: Sequence[Any] | None, limit: int) -> Table:
     if hasattr(data, "columns") and hasattr(data, "head"):
         return _frame(data, columns, limit)
     if isinstance(data, Mapping):
-        if all(isinstance(value, Sequence) and not isinstance(value, str | bytes) for value in data.values()) and data:
+        if data and all(isinstance(value, Sequence) and not isinstance(value, str | bytes) for value in data.values()):
             names = list(data) if columns is None else [name for name in columns if name in data]
             lengths = {len(data[name]) for name in names}
             shown = itertools.islice(itertools.zip_longest(*(data[name] for name in names), fillvalue=""), limit)
@@ -45,7 +45,7 @@ def rows_of(data: Any, columns: Sequence[Any] | None, limit: int) -> Table:
         raise TypeError(
             f"table() got {type(data).__name__}: pass a data frame, a list of dicts, a list of rows, or a dict of columns"
         )
-    total = len(data) if hasattr(data, "__len__") else None
+    total = len(data) if isinstance(data, Sized) else None
     rows = list(itertools.islice(data, limit))
     return _listed(rows, columns, total)
 

@@ -17,7 +17,7 @@ from .reports import FILE, Report, Reports, in_log
 __all__ = ["STOPPED", "Backend", "Local", "Remote", "TrialRun"]
 
 STOPPED = "the sweep was stopped"
-_PRUNED = "pruned"
+_LOOK_BACK = 500
 
 
 class TrialRun(Protocol):
@@ -129,26 +129,32 @@ class _LocalRun:
 class Remote:
     """Trials as runs on Kubeflow Pipelines, through the connection of `rml.connect(…)`."""
 
-    def __init__(self, pipeline: Any, connection: Any, prefix: str, constants: Mapping[str, Any]) -> None:
-        self._pipeline = pipeline
+    def __init__(self, built: Any, connection: Any, sweep: str, prefix: str, constants: Mapping[str, Any]) -> None:
+        self._built = built
         self._connection = connection
+        self._sweep = sweep
         self._prefix = prefix
         self._constants = constants
 
     def start(self, number: int, params: Mapping[str, Any]) -> TrialRun:
-        name = f"{self._prefix}-t{number:04d}"
-        run = self._pipeline.submit(on=self._connection, run_name=name, **{**self._constants, **params})
-        return _RemoteRun(run)
+        from .._backends.kfp import submit
+
+        given = {**self._constants, **params}
+        labels = {"rml-sweep": self._sweep, "rml-trial": str(number)}
+        name = self._name(number)
+        return _RemoteRun(submit(self._built, on=self._connection, run_name=name, labels=labels, arguments=given))
 
     def adopt(self, number: int, params: Mapping[str, Any], run: str) -> TrialRun:
         """Runs there go on without us. One whose id was not noted before the kill is looked for by its name."""
         if run:
             return _RemoteRun(self._connection.run(run))
-        name = f"{self._prefix}-t{number:04d}"
-        for found in self._connection.runs():
-            if getattr(found, "name", "") == name:
+        for found in self._connection.runs(self._built.name, limit=_LOOK_BACK):
+            if found.name == self._name(number):
                 return _RemoteRun(found)
         return self.start(number, params)
+
+    def _name(self, number: int) -> str:
+        return f"{self._prefix}-t{number:04d}"
 
 
 class _RemoteRun:
@@ -190,14 +196,10 @@ class _RemoteRun:
         return read_metric(self.run.outputs, metric)
 
 
-def backend_for(
-    on: Any, pipeline: Any, built: Any, sweep: str, prefix: str, constants: Mapping[str, Any], *, cache: bool
-) -> Backend:
+def backend_for(on: Any, built: Any, sweep: str, prefix: str, constants: Mapping[str, Any], *, cache: bool) -> Backend:
     """Here, or where the connection leads."""
     if on is None or on == "local":
         return Local(built, sweep, prefix, constants, cache=cache)
-    if not hasattr(on, "run") or not hasattr(on, "runs"):
+    if not hasattr(on, "submit") or not hasattr(on, "runs"):
         raise RunError(f"on={on!r} is no connection", fix='on=rml.connect("http://…"), or leave it out to run here')
-    if pipeline is None:
-        raise RunError("a sweep on Kubeflow is resumed from its pipeline", fix="call rml.sweep(pipeline, …) again")
-    return Remote(pipeline, on, prefix, constants)
+    return Remote(built, on, sweep, prefix, constants)

@@ -81,7 +81,7 @@ def sweep(
     for data in built.blobs.values():
         store.put(data)  # for `rml sweeps resume`, which has no pipeline at hand
     asked = _Asked(trials or points or 1, parallel, sampler, pruner, budget, cache, progress)
-    return _drive(folder, definition, asked, built, pipeline, on)
+    return _drive(folder, definition, asked, built, on)
 
 
 def resume(name: str, *, trials: int | None = None, parallel: int | None = None, progress: bool = True) -> Sweep:
@@ -92,12 +92,12 @@ def resume(name: str, *, trials: int | None = None, parallel: int | None = None,
     if definition.sampler not in SAMPLERS:
         why = f"it was begun with a sampler of its own ({definition.sampler}), which is not recorded"
         raise RunError(f"sweep {name!r} cannot be resumed by name", why=why, fix="call rml.sweep(…) as it was begun")
-    last = _settings(folder)
+    last = folder.asked
     if last.get("remote"):
         raise RunError(f"sweep {name!r} runs on Kubeflow", fix="call rml.sweep(pipeline, …, on=rml.connect(…)) again")
     wanted = trials or int(last["trials"])
     asked = _Asked(wanted, parallel or int(last["parallel"]), definition.sampler, last["pruner"], None, True, progress)
-    return _drive(folder, definition, asked, _built(folder, about), None, None)
+    return _drive(folder, definition, asked, _built(folder, about), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class _Built:
     notify: Any = ()
 
 
-def _drive(folder: SweepFolder, definition: Definition, asked: _Asked, built: Any, pipeline: Any, on: Any) -> Sweep:
+def _drive(folder: SweepFolder, definition: Definition, asked: _Asked, built: Any, on: Any) -> Sweep:
     from .backends import backend_for
     from .driving import Driver, Limits
     from .optimiser import Optimiser, quiet
@@ -141,8 +141,8 @@ def _drive(folder: SweepFolder, definition: Definition, asked: _Asked, built: An
         _keep_settings(folder, asked, remote=on is not None)
         prefix = folder.about["prefix"]
         # Notifications are for runs that somebody waits for, not for each of a hundred trials.
-        quiet_built = _Built(built.name, built.ir, built.provenance, built.blobs)
-        backend = backend_for(on, pipeline, quiet_built, folder.name, prefix, definition.constants, cache=asked.cache)
+        unheard = _Built(built.name, built.ir, built.provenance, built.blobs) if on is None else built
+        backend = backend_for(on, unheard, folder.name, prefix, definition.constants, cache=asked.cache)
         with quiet():
             own = None if isinstance(asked.sampler, str) else asked.sampler
             optimiser = Optimiser(folder, definition, own, asked.pruner, asked.parallel)
@@ -212,11 +212,6 @@ def _keep_settings(folder: SweepFolder, asked: _Asked, *, remote: bool) -> None:
     fresh = folder.path / ".asked.new"
     fresh.write_text(json.dumps(kept), "utf-8")
     fresh.replace(folder.path / "asked.json")
-
-
-def _settings(folder: SweepFolder) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((folder.path / "asked.json").read_text("utf-8"))
-    return loaded
 
 
 def _built(folder: SweepFolder, about: Mapping[str, Any]) -> _Built:

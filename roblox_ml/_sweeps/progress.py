@@ -6,7 +6,7 @@ import sys
 import time
 from shutil import get_terminal_size
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .._backends.local.progress import _in_notebook
 from .._cards.text import number
@@ -108,7 +108,7 @@ def table(sweep: Sweep, rows: int = _SHOWN) -> Any:
         width = min(24, max([len(name), *(len(Text.from_markup(row[index]).plain) for row in cells)]))
         room -= width + 2
         width = width if name else max(10, min(80, room + width))
-        align = "right" if right else "left"
+        align: Literal["left", "right"] = "right" if right else "left"
         drawn.add_column(escape(name), no_wrap=True, overflow="ellipsis", justify=align, width=width)
     for row in cells:
         drawn.add_row(*row)

@@ -123,6 +123,19 @@ class SweepFolder:
         return loaded
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """What the last call wanted: `trials`, `parallel`, `pruner`, and whether its trials run on Kubeflow."""
+        try:
+            loaded: dict[str, Any] = json.loads((self.path / "asked.json").read_text("utf-8"))
+        except FileNotFoundError:
+            return {"trials": 1, "parallel": 1, "pruner": "median", "remote": False}
+        return loaded
+
+    @property
+    def is_remote(self) -> bool:
+        return bool(self.asked["remote"])
+
+    @property
     def storage_url(self) -> str:
         return f"sqlite:///{(self.path / 'study.db').absolute()}"
 

@@ -87,7 +87,7 @@ class Sweep:
         trial = next((t for t in self.trials if t.number == number), None)
         if trial is None or not trial.run:
             raise RunError(f"the sweep {self.name!r} has no trial {number} with a run")
-        return get_run(trial.run)
+        return get_run(f"kfp:{trial.run}" if self._folder.is_remote else trial.run)
 
     def table(self) -> list[dict[str, Any]]:
         """A row per trial, best first: number, state, the metric, the parameters, seconds, run, reason."""
