@@ -22,7 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTEXT = ROOT / "deploy" / "images" / "step"
-PACKAGES = "python3,python3-venv,ca-certificates,libgomp1,netbase,tzdata"
+# libstdc++ and libgomp: what compiled wheels (numpy, torch) expect of a machine and do not carry themselves.
+PACKAGES = "python3,python3-venv,ca-certificates,libstdc++6,libgomp1,netbase,tzdata"
 # What no step reads; a container is not administered from inside.
 LEFT_OUT = (
     "usr/share/doc",

@@ -101,3 +101,26 @@ def fails() -> int:
 @rml.pipeline
 def broken():
     fails()
+
+
+@rml.step
+def fails_once() -> int:
+    raise ValueError("no good")
+
+
+@rml.pipeline
+def hopeless():
+    fails_once()
+
+
+@rml.step
+def sleeps() -> int:
+    import time
+
+    time.sleep(600)
+    return 1
+
+
+@rml.pipeline
+def slow():
+    sleeps()
