@@ -17,6 +17,7 @@ from . import programs
 __all__ = ["Bench"]
 
 Result = Mapping[str, float]
+CONTRACT = Path(__file__).resolve().parents[2] / "tests" / "contract" / "kfp"
 LOCKED = "numpy,pandas,sklearn,torch,transformers"
 
 
@@ -74,6 +75,21 @@ class Bench:
     def six_steps(self) -> tuple[Result, Result]:
         """Six independent steps that wait two seconds each; kfp.local (no venv) once, it needs twelve seconds."""
         return self._median("six_ours", programs.SIX_OURS), self._run("six_kfp", programs.SIX_KFP)
+
+    def submit(self, steps: int = 100) -> Result:
+        """Submit a pipeline to the contract tests' server in a process of its own: unchanged, and with one step edited."""
+        server = subprocess.Popen(
+            [sys.executable, "-m", "kfpserver"],
+            env={**self.environment, "PYTHONPATH": str(CONTRACT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert server.stdout is not None
+            return self._median("submit", programs.SUBMIT, (str(steps), server.stdout.readline().strip()))
+        finally:
+            server.communicate(timeout=30)  # it ends with its input
 
     def enter_environment(self, start: float) -> Result:
         """What a ready environment adds to a step: all up to the first line of its python, less one interpreter start."""

@@ -5,7 +5,18 @@ They are source texts because capture reads source: what is measured is what a u
 
 from __future__ import annotations
 
-__all__ = ["CHAIN_KFP", "CHAIN_OURS", "ENTER", "FIRST_LINE", "IMPORT", "LOCK", "NOTEBOOK", "SIX_KFP", "SIX_OURS"]
+__all__ = [
+    "CHAIN_KFP",
+    "CHAIN_OURS",
+    "ENTER",
+    "FIRST_LINE",
+    "IMPORT",
+    "LOCK",
+    "NOTEBOOK",
+    "SIX_KFP",
+    "SIX_OURS",
+    "SUBMIT",
+]
 
 # argv: the statement that a program begins with
 IMPORT = """
@@ -179,4 +190,44 @@ text = open(sys.argv[1]).read()
 assert not environments.in_place(text)
 python = environments.ensure(text, hashlib.sha256(text.encode()).hexdigest())
 os.execv(python, [str(python), "-c", "pass"])
+"""
+
+# argv: how many steps, the server's address. Capture, compile, store and send; with one step edited (an upload), then unchanged. One
+# round before warms the lock, the modules and the connection: what the second run of a cell costs.
+SUBMIT = """
+import importlib, json, pathlib, statistics, sys, time
+import roblox_ml as rml
+
+@rml.step
+def same(n: int) -> int:
+    return n + 1
+
+def hundred(size, edit):
+    file = pathlib.Path(f"edited_{edit}.py")
+    file.write_text(f"import roblox_ml as rml\\n\\n@rml.step\\ndef edited(n: int) -> int:\\n    return n + {edit}\\n")
+    importlib.invalidate_caches()
+    module = importlib.import_module(file.stem)
+
+    def hundred(n: int = 0):
+        value = module.edited(n)
+        for _ in range(size - 1):
+            value = same(value)
+
+    return rml.pipeline(hundred)
+
+def timed(pipeline):
+    started = time.perf_counter()
+    pipeline.submit()
+    return time.perf_counter() - started
+
+if __name__ == "__main__":
+    size, host = int(sys.argv[1]), sys.argv[2]
+    rml.connect(host)
+    timed(hundred(size, 0))
+    uploaded, unchanged = [], []
+    for edit in range(1, 4):
+        pipeline = hundred(size, f"{edit}{time.time_ns()}")
+        uploaded.append(timed(pipeline))
+        unchanged.append(timed(pipeline))
+    print(json.dumps({"seconds": statistics.median(unchanged), "upload": statistics.median(uploaded)}))
 """
