@@ -1,9 +1,10 @@
 """A real OpenID provider for tests, and what it lacks.
 
 `oidc-provider-mock` speaks the authorization-code flow, signs its tokens, and serves discovery and keys over HTTP. It knows no
-device flow (RFC 8628), sends no identity token on a refresh, does not look at PKCE and wants a client secret. This front wraps it as WSGI middleware, with the same
-address and so the same issuer: it adds the two endpoints of RFC 8628, and gets every token it hands out from the provider
-itself, by an authorization-code exchange for the person who confirmed. It signs nothing. For the browser flow it checks the PKCE verifier and lets clients in that have no secret.
+device flow (RFC 8628), sends no identity token on a refresh, does not look at PKCE and wants a client secret. This front
+wraps it as WSGI middleware, with the same address and so the same issuer: it adds the two endpoints of RFC 8628, and gets
+every token it hands out from the provider itself, by an authorization-code exchange for the person who confirmed. It
+signs nothing. For the browser flow it checks the PKCE verifier and lets clients in that have no secret.
 """
 
 from __future__ import annotations
