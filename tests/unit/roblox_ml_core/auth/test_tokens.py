@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -63,3 +65,11 @@ def test_a_token_does_not_show_itself() -> None:
     secret = token.text.rpartition("_")[2]
     assert secret not in repr(token) and secret not in f"{token}" and secret not in str([token])
     assert token.id in repr(token)
+
+
+def test_the_page_s_vector_and_pattern_are_true() -> None:
+    page = (Path(__file__).resolve().parents[4] / "docs" / "formats" / "tokens.md").read_text("utf-8")
+    (row,) = re.findall(r"^\| `(rml_\w+)` \| `([0-9a-f]{64})` \|$", page, re.M)
+    assert parse(row[0]).digest == row[1]
+    (pattern,) = re.findall(r"^(\\brml_.*)$", page, re.M)
+    assert re.search(pattern, f"token={make().text};") and not re.search(pattern, make().shown)
