@@ -36,10 +36,9 @@ EDITS = {
 # What the notebook does after its pipeline: run it here, and leave everything a cluster needs.
 LAST = """
 import json, pathlib
-from roblox_ml._build import prepare as build
 from roblox_ml._store import open_store
 run = comment_sentiment.run()
-built = build(comment_sentiment, {})
+built = comment_sentiment.build({})
 for digest, data in built.blobs.items():
     assert open_store().put(data) == digest
 out = pathlib.Path("out")
