@@ -111,6 +111,8 @@ def kubernetes(context: str | None) -> Any:
             k8s.config.load_kube_config(context=context or None, client_configuration=config)
     except k8s.config.ConfigException:
         return None
+    # A kubeconfig of a cluster that is away must not hold up the next one to ask.
+    config.retries = False
     return k8s.client.CoreV1Api(k8s.client.ApiClient(config))
 
 
