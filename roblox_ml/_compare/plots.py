@@ -30,6 +30,7 @@ _PALETTE = (
     "#5b8c3a",
 )
 _GREY = "#8b949e"
+_FAR = 1e100
 _LOW, _HIGH = (47, 129, 247), (224, 112, 32)  # worst and best of a metric
 
 
@@ -58,12 +59,15 @@ class _Scale:
     def __init__(
         self, values: Iterable[float], start: float, end: float, *, log: bool = False, margin: float = 0.04
     ) -> None:
-        finite = [v for v in values if math.isfinite(v) and (not log or v > 0)]
-        low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
-        self._log = log and low > 0
+        self._log = log
+        # Beyond this the difference of two numbers may be none; such values stand at the edge.
+        clipped = [max(-_FAR, min(_FAR, v)) for v in values if math.isfinite(v) and (not log or v > 0)]
+        low, high = (min(clipped), max(clipped)) if clipped else (0.1, 1.0)
+        if log:
+            low, high = max(low, 1 / _FAR), max(high, 1 / _FAR)
         if low == high:
             pad = abs(low) * 0.1 or 1.0
-            low, high = (low / 2, high * 2) if self._log else (low - pad, high + pad)
+            low, high = (low / 2, high * 2) if log else (low - pad, high + pad)
         self._low, self._high = self._of(low), self._of(high)
         room = (self._high - self._low) * margin  # a mark on the edge would be cut in half
         self._low, self._high = self._low - room, self._high + room
@@ -90,7 +94,8 @@ class _Scale:
         return [first + n * step for n in range(int((self._high - first) / step + 1e-9) + 1)]
 
     def _of(self, value: float) -> float:
-        return math.log10(value) if self._log and value > 0 else value
+        near = max(-10 * _FAR, min(10 * _FAR, value))
+        return math.log10(max(near, 0.1 / _FAR)) if self._log else near
 
 
 def scatter(points: Sequence[Point], x_name: str, y_name: str, *, log_x: bool = False) -> str:

@@ -176,7 +176,8 @@ def test_markdown_knows_what_reports_use() -> None:
     made = markdown(first + "\n|k|l|\n|-|-|\n|m|n|\n\n```py\no < p\n```\n[q](https://r.s)")
     for part in (
         "<h3>One</h3>", "<p>a <strong>b</strong> <em>c</em> <code>&lt;d&gt;</code> <del>e</del><br>f</p>", "<ul><li>g</li><li>h</li></ul>",
-        "<ol><li>i</li></ol>", "<blockquote><p>j</p></blockquote>", "<hr>", '<th scope="col">k</th>', "<td>m</td>", "<pre><code>o &lt; p</code></pre>",
+        "<ol><li>i</li></ol>", "<blockquote><p>j</p></blockquote>", "<hr>",
+        '<th scope="col">k</th>', "<td>m</td>", "<pre><code>o &lt; p</code></pre>",
         '<a href="https://r.s" target="_blank" rel="noopener noreferrer">q</a>',
     ):  # fmt: skip
         assert part in made, part
