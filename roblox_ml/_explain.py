@@ -208,15 +208,17 @@ def _packages(imports: Iterable[str], lock: Lock | None, packages: tuple[str, ..
         name
         for text in packages
         for name in pins
-        if re.match(rf"(?:\S*::)?{name}\b", re.sub(r"[-_.]+", "-", text).lower())
+        if re.match(rf"(?:\S*::)?{name}(?![a-z0-9-])", re.sub(r"[-_.]+", "-", text).lower())
     }
+    told: set[str] = set()
     for module in sorted(imports):
-        owners = [name for name in owners_of(module) if name in pins]
+        same = re.sub(r"[-_.]+", "-", module).lower()  # not installed here: a distribution of the import's own name
+        owners = [name for name in owners_of(module) or (same,) if name in pins]
+        told.update(owners)
         for owner in owners:
             yield Package(module, owner, pins[owner])
         if not owners and lock is not None:
             yield Package(module, "from packages=" if module not in lock.local else "source in the bundle", "")
-    told = {owner for module in imports for owner in owners_of(module)}
     for name in sorted(asked - told & pins.keys()):
         yield Package("", name, pins[name])
 

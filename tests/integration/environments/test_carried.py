@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import roblox_ml as rml
+from roblox_ml import housekeeping
 from roblox_ml._env import LockError, _carried, _locks, lock_for
 from roblox_ml._env._installed import Distribution, Installed
 from roblox_ml._runtime import environments
@@ -349,3 +350,29 @@ def test_with_the_index_gone_what_was_seen_once_still_works(
     with pytest.raises(LockError) as error:
         lock_for(frozenset({"tiny_never_seen"}), ["tiny-never-seen"])
     assert {finding.code for finding in error.value.findings} <= {"index-unreachable", "unknown-package"}
+
+
+def test_a_pipeline_runs_with_a_wheel_of_one_s_own(wheels, tmp_path: Path, monkeypatch, capfd) -> None:
+    """The whole way: decorator, lock, store, local executor, an environment of the step's own."""
+    import importlib
+
+    path = wheels("tiny-mine", "0.7")
+    name = f"carried_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(
+        "import roblox_ml as rml\n"
+        f"@rml.step(packages=[{str(path)!r}])\n"
+        "def ask() -> str:\n    import tiny_mine\n    return tiny_mine.version\n"
+        "@rml.pipeline\ndef asking():\n    ask()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module(name)
+    told = rml.explain(module.ask)
+    assert told.ships and [file.path for file in told.files] == [path.name] and not told.in_place
+    assert "tiny-mine==0.7" in str(told)
+    run = module.asking.run(progress=False)
+    assert run.outputs["ask"] == "0.7" and "tiny-mine 0.7 is added" in capfd.readouterr().err
+    lock = lock_for(frozenset({"tiny_mine"}), [str(path)])
+    blob = open_store().path_of(lock.digest)
+    assert lock.wheels[0].digest in housekeeping._json_text(blob, blob.stat().st_size), (
+        "what a lock names is not garbage"
+    )
