@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Literal
 
 from roblox_ml._capture._marks import CALLED, Touch, generator_of
-from roblox_ml._capture._tables import EFFECT_CHAINS, EFFECTS, EVERYWHERE, WITH_ANY_IMPORT
+from roblox_ml._capture._tables import EFFECT_CHAINS, EFFECTS, EVERYWHERE, SETTING_WORDS, WITH_ANY_IMPORT
 
 _CALLED = f".{CALLED}"
 
@@ -23,7 +23,9 @@ def touch_of(how: Literal["call", "store"], path: str, through: str) -> Touch | 
     if how == "call":
         if path in EFFECTS:
             return Touch(path, "set", through)
-        return Touch(path, "draw", through) if generator_of(path) else None
+        if generator_of(path):
+            return Touch(path, "draw", through)
+        return Touch(path, "set", through) if path.rpartition(".")[2].startswith(SETTING_WORDS) else None
     if "." not in path or path == "sys.path" or path.startswith("sys.path."):
         return None  # the modules that `sys.path` leads to are shipped
     return Touch(path, "store", through)

@@ -19,6 +19,7 @@ from roblox_ml._capture._effects import is_seed, touch_of
 from roblox_ml._capture._local_state import changed_by_call
 from roblox_ml._capture._marks import Touch
 from roblox_ml._capture._policy import Names, Offence, statement_offence
+from roblox_ml._capture._scopes import dotted_name
 from roblox_ml._capture._statements import (
     Alias,
     Statement,
@@ -28,7 +29,7 @@ from roblox_ml._capture._statements import (
     starred,
     with_decorators,
 )
-from roblox_ml._capture._tables import EFFECT_IMPORTS
+from roblox_ml._capture._tables import EFFECT_CHAINS, EFFECT_IMPORTS
 from roblox_ml._capture._types import Cell
 
 END = 1 << 60
@@ -128,12 +129,23 @@ class Index:
         for mark, function in sorted(found, key=repr):
             path = ".".join(mark.path) if mark.absolute else self.resolve(mark.path, position)
             if not path:
+                if mark.how == "store" and (shared := self._process_object(mark.path[0], position)):
+                    yield Touch(shared, "store", function)
                 continue
             touch = touch_of(mark.how, path, function)
             if touch is not None:
                 yield touch
             elif mark.how == "call":
                 yield from (Touch(changed, "store", function, path) for changed in changed_by_call(path))
+
+    def _process_object(self, name: str, position: int) -> str | None:
+        """The call that gave `name` an object all code shares: `log = logging.getLogger("x")` finds the same one each time."""
+        positions = self._binders.get(name, [])
+        node = self.placed[positions[-1]].statement.node if positions else None
+        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        parts = dotted_name(value.func) if isinstance(value, ast.Call) else None
+        path = self.resolve(parts, position) if parts else None
+        return path if path in EFFECT_CHAINS else None
 
     def _repeats(self, statement: Statement, future: frozenset[str]) -> bool:
         """Whether `statement` binds anew exactly what it bound before."""

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from roblox_ml._capture._policy import COUNT_LIMIT, LITERAL_LIMIT
 from roblox_ml._capture._scopes import FunctionNode, immediate_nodes
+from roblox_ml._capture._standins import STAND_INS, same_shape
 from roblox_ml._capture._statements import Statement
 
 Verdict = Literal["same", "different", "unknown"]
@@ -217,6 +218,8 @@ def _attributes(node: ast.ClassDef) -> Iterable[tuple[str, ast.expr]]:
 
 def equal(left: object, right: object) -> bool:
     """Equality of builtin data, NaN equal to itself and 1 unlike True; containers of other things compare by `==`."""
+    if isinstance(left, STAND_INS):
+        return same_shape(left, right, equal)
     if type(left) is not type(right):
         return False
     if isinstance(left, float):

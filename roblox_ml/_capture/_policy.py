@@ -24,6 +24,7 @@ from roblox_ml._capture._tables import (
     RECORD_BASES,
     RECORD_DECORATORS,
     RECORD_FACTORIES,
+    SETTING_WORDS,
 )
 
 LITERAL_LIMIT = 64 * 1024
@@ -121,7 +122,8 @@ def _call_statement(node: ast.expr, names: Names) -> Offence | None:
     name = dotted_name(node.func)
     path = names.resolve(name) if name else None
     arguments = _first(*(expression_offence(argument, names) for argument in _arguments(node)))
-    if path in EFFECTS or (name == ("print",) and path is None):
+    setting = path is not None and path.rpartition(".")[2].startswith(SETTING_WORDS)
+    if setting or path in EFFECTS or (name == ("print",) and path is None):
         return arguments
     changing = isinstance(node.func, ast.Attribute) and node.func.attr in MUTATING_METHODS | SETTERS
     # A method of a name's object, or of something in a module: `CONF.update(…)`, `module.TABLE.append(…)`.

@@ -16,6 +16,7 @@ from typing import Any
 
 from roblox_ml._capture._binding import MUTATING_METHODS
 from roblox_ml._capture._live import Verdict, equal, is_data, is_plain
+from roblox_ml._capture._standins import STAND_INS, stand_in
 from roblox_ml._capture._statements import Alias, Statement
 from roblox_ml._capture._tables import PURE_METHODS
 
@@ -49,6 +50,9 @@ _COSTLY = (ast.Pow, ast.LShift)
 _CONSTRUCTORS: Mapping[str, frozenset[str]] = {
     "collections": frozenset({"Counter", "OrderedDict", "defaultdict", "deque"}),
     "types": frozenset({"SimpleNamespace"}),
+    "copy": frozenset({"copy", "deepcopy"}),
+    "json": frozenset({"loads", "dumps"}),
+    "math": frozenset({"sqrt", "floor", "ceil", "pi", "e", "inf", "nan", "log", "exp"}),
     "numpy": frozenset(
         {"arange", "array", "asarray", "eye", "full", "linspace", "logspace", "ones", "zeros"}
         | {"bool_", "float32", "float64", "inf", "int32", "int64", "nan", "pi", "uint8"}
@@ -76,9 +80,22 @@ def rebuild(statements: Iterable[tuple[Statement, Iterable[str]]]) -> tuple[dict
     scope: dict[str, Any] = {}
     unknown: set[str] = set()
     makers: set[str] = set()
+    classes: set[str] = set()
     for statement, changes in statements:
         maker = _maker(statement.alias)
         makers -= statement.binds
+        classes -= statement.binds
+        bag = stand_in(statement.node, scope) if statement.kind == "classdef" else None
+        if bag is not None:
+            kept = {
+                name for name in statement.now & scope.keys() if not isinstance(scope[name], int | float | str | bytes)
+            }
+            unknown = (unknown | kept) - statement.binds  # the class may keep, and later change, what it read
+            for name in kept:
+                del scope[name]
+            scope.update(dict.fromkeys(statement.binds, bag))
+            classes |= statement.binds
+            continue
         if statement.alias is not None and maker is not None:
             makers.add(statement.alias.bound)
             scope[statement.alias.bound] = maker
@@ -87,7 +104,7 @@ def rebuild(statements: Iterable[tuple[Statement, Iterable[str]]]) -> tuple[dict
         reads = (statement.now | statement.maybe | changed) - _CALLS - makers
         names = statement.binds | changed
         known = all(name in scope or name in statement.binds for name in reads) and not reads & unknown
-        if known and _harmless(statement.node, frozenset(makers)) and _run(statement.text, scope):
+        if known and _harmless(statement.node, frozenset(makers | classes)) and _run(statement.text, scope):
             unknown -= statement.binds
             continue
         # It may keep, and later change, whatever it read.
@@ -148,7 +165,9 @@ def _known_call(func: ast.expr, makers: frozenset[str]) -> bool:
 
 def differences(scope: Mapping[str, Any], namespace: Mapping[str, Any]) -> list[str]:
     """Names whose rebuilt value is not the live one."""
-    shared = sorted(name for name in scope if name in namespace and is_data(namespace[name]))
+    shared = sorted(
+        name for name in scope if name in namespace and (is_data(namespace[name]) or isinstance(scope[name], STAND_INS))
+    )
     return [name for name in shared if _same(scope[name], namespace[name]) is False]
 
 

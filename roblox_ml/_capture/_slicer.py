@@ -113,7 +113,9 @@ class Slicer:
             for position in self._lasting():
                 if position in done:
                     continue
-                felt = [t for t in self.index.touches[position] if concerns(t, used) and position >= start.get(t.group, 0)]
+                felt = [
+                    t for t in self.index.touches[position] if concerns(t, used) and position >= start.get(t.group, 0)
+                ]
                 if felt:
                     done.add(position)
                     changed |= self._carry_effect(position, felt[0])
@@ -139,7 +141,12 @@ class Slicer:
         tops = {touch.top for touch in touches}
         for position in self.chosen:  # an import between the two took what the first had put there
             alias = self.index.placed[position].statement.alias
-            if first < position < last and alias is not None and alias.name is not None and alias.target.partition(".")[0] in tops:
+            if (
+                first < position < last
+                and alias is not None
+                and alias.name is not None
+                and alias.target.partition(".")[0] in tops
+            ):
                 return True
         groups = {touch.group for touch in touches}
         between = [

@@ -98,6 +98,9 @@ warnings.resetwarnings os.environ.setdefault os.environ.update os.putenv
 EFFECT_CHAINS = frozenset({"decimal.getcontext", "logging.getLogger"})
 """Calls that return an object of the process: setting its attributes sets state of the process."""
 
+SETTING_WORDS = ("set_", "enable_", "disable_", "use_", "configure", "register_")
+"""A function of a module whose name begins so is taken for one that sets state, though nobody listed it."""
+
 EVERYWHERE = ("builtins.", "sys.setrecursionlimit", "sys.modules", "locale.setlocale")
 """State that every slice feels."""
 
