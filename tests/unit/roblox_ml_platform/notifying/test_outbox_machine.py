@@ -164,4 +164,4 @@ def test_the_outbox_tells_everything_once_and_nothing_else(database: Database) -
     Outbox.database = database
     from hypothesis.stateful import run_state_machine_as_test
 
-    run_state_machine_as_test(Outbox, settings=settings(max_examples=25, stateful_step_count=25, deadline=None))
+    run_state_machine_as_test(Outbox, settings=settings(max_examples=40, stateful_step_count=25, deadline=None))
