@@ -92,7 +92,7 @@ class HttpBlobs:
         from ._credentials import token_for  # it reads the home from `_store`, which loads this module
 
         if token := token_for(self.url):
-            request.add_header("Authorization", f"Bearer {token}")
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
         try:
             answer: BinaryIO = urllib.request.urlopen(request, timeout=_HTTP_SECONDS)  # noqa: S310
         except urllib.error.HTTPError as error:

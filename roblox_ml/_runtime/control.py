@@ -70,7 +70,7 @@ class ControlPlane:
     def _send(self, method: str, path: str, data: bytes | None, content_type: str) -> bytes:
         request = urllib.request.Request(self.url + path, data=data, method=method)  # noqa: S310 - set by the operator
         if self.token:
-            request.add_header("Authorization", f"Bearer {self.token}")
+            request.add_unredirected_header("Authorization", f"Bearer {self.token}")
         request.add_header("x-rml-actor", quote(_actor()))
         if data is not None:
             request.add_header("Content-Type", content_type)
