@@ -177,8 +177,16 @@ class Slicer:
             self._include(position, f"{words} `{touch.path}`", END)
             return new
         module, _, name = touch.path.rpartition(".")
-        if touch.call and module in sys.modules and name not in module_differences(sys.modules[module], ()):
-            return False  # it left no trace that can be seen
+        if touch.call and module in sys.modules:
+            later = [
+                p
+                for p, found in self.index.touches.items()
+                if p > position and any(t.path == touch.path for t in found)
+            ]
+            if any(isinstance(self.index.placed[p].statement.node, ast.Assign) for p in later):
+                return False  # the module's attribute was set anew since
+            if name not in module_differences(sys.modules[module], ()):
+                return False  # it left no trace that can be seen
         self.judge.add(
             _findings_outside.uncarried_effect(touch, self.judge.step, placed.cell, placed.statement.lines, offence)
         )
