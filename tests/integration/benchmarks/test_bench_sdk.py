@@ -19,6 +19,9 @@ KEYS = {
     "ir_bytes_per_step",
     "six_two_second_steps_s",
     "env_reuse_s",
+    "scheduler_10k_schedules_cpu_pct",
+    "submit_100_steps_upload_s",
+    "submit_100_steps_s",
 }
 
 
