@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from roblox_ml._backends.local import LocalExecutor
+from roblox_ml._backends.local.execution import RUNNING
 from roblox_ml._graph.dump import dump_ir
 from roblox_ml._runtime.outputs import REPORT
 
@@ -75,7 +76,9 @@ class LocalEngine:
     def _follow(self, run: Any, here: Any) -> None:
         told: dict[str, str] = {}
         while True:
-            over = here.state in _OVER
+            # A retry begins a moment after it was asked for: until then the record still says how it ended before.
+            execution = RUNNING.get(here.id)
+            over = execution.over.is_set() if execution is not None else here.state in _OVER
             for name, task in here.tasks.items():
                 word = _WORDS.get(task.state, task.state)
                 if told.get(name) == word or word == "PENDING":
