@@ -183,3 +183,21 @@ def test_the_server_refuses_bad_expressions_in_its_words(server: Any, kubeflow: 
             pipeline_id=version["pipeline_id"],
             version_id=version["pipeline_version_id"],
         )
+
+
+@rml.step
+def add(n: int) -> int:
+    return n + 1
+
+
+@rml.pipeline(schedule="30 4 * * 1")
+def weekly(n: int):
+    add(n)
+
+
+def test_publishing_a_pipeline_to_kubeflow_is_its_recurring_run(server: Any, kubeflow: Any) -> None:
+    """The whole way, with real capture and locks."""
+    made = weekly.publish(on=kubeflow, n=3)
+    (one,) = stored(server)
+    assert one["trigger"]["cron_schedule"]["cron"] == "0 30 4 * * 1" and one["runtime_config"]["parameters"] == {"n": 3}
+    assert weekly.publish(on=kubeflow, n=3).id == made.id and len(server.state.uploads) == 1
