@@ -59,14 +59,21 @@ class HomeSettings(BaseSettings):
             return self.token.get_secret_value()
         if self.token_file is not None:
             return self.token_file.read_text(encoding="ascii").strip() or None
+        return self._own_token()
+
+    def _own_token(self) -> str | None:
         try:
             return self.token_path.read_text(encoding="ascii").strip() or None
         except FileNotFoundError:
             return None
 
     def ensure_token(self) -> str:
-        """The token; made (mode 0600) when there is none. Safe when several processes start at once: one file wins."""
-        if found := self.read_token():
+        """The administrator's token; made (mode 0600) when there is none. Safe when several processes start at once.
+
+        Not the one of `token_file`: that is what a pod shows to others, and would let in whoever else is shown it.
+        """
+        given = self.token.get_secret_value() if self.token is not None else ""
+        if found := given or self._own_token():
             return found
         self.root.mkdir(parents=True, exist_ok=True)
         draft = self.root / f".token-{os.getpid()}-{secrets.token_hex(4)}"
@@ -79,7 +86,7 @@ class HomeSettings(BaseSettings):
             pass
         finally:
             draft.unlink()
-        token = self.read_token()
+        token = self._own_token()
         if token is None:
             raise RuntimeError(f"{self.token_path} exists but is empty; remove it and start again")
         return token

@@ -106,7 +106,7 @@ def move(
     )
     audit(connection, actor, f"alias.{kind}", f"{model}@{alias}", **{"from": current, "to": version, "reason": reason})
     subject = {"model": model, "alias": alias, "generation": generation + 1}
-    facts = {"from": current, "to": version, "kind": kind, "by": actor, "reason": reason}
+    facts: dict[str, Any] = {"from": current, "to": version, "kind": kind, "by": actor, "reason": reason}
     record(connection, event("alias.moved", subject, pipeline=_pipeline(connection, model, version), **facts))
     dirty(connection, model)
     if version is not None:

@@ -188,7 +188,7 @@ def _refused(
     """Say that the gate did not open, to those who hear of the pipeline the version came from."""
     lineage = request.lineage
     subject = {"model": request.name, "version": version, "registration": registration}
-    facts = {"alias": request.alias, "findings": [dict(one) for one in verdict.findings], "by": actor}
+    facts: dict[str, Any] = {"alias": request.alias, "findings": [dict(one) for one in verdict.findings], "by": actor}
     facts |= {key: lineage[key] for key in ("run", "step") if lineage.get(key)}
     pipeline = str(lineage["pipeline"])[:255] if lineage.get("pipeline") else None
     record(connection, event("gate.refused", subject, pipeline=pipeline, **facts))

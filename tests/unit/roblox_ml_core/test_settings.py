@@ -69,3 +69,13 @@ def test_the_store_is_in_the_home_unless_named(rml_home: Path, monkeypatch: pyte
     assert HomeSettings().store_url == (rml_home / "store").as_uri()
     monkeypatch.setenv("RML_STORE", "s3://bucket/x")
     assert HomeSettings().store_url == "s3://bucket/x"
+
+
+def test_a_pod_s_token_is_sent_and_never_becomes_the_administrator_s(
+    rml_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (rml_home / "projected").write_text("from-the-kubelet\n")
+    monkeypatch.setenv("RML_TOKEN_FILE", str(rml_home / "projected"))
+    assert HomeSettings().read_token() == "from-the-kubelet"
+    made = HomeSettings().ensure_token()
+    assert made != "from-the-kubelet" and made == HomeSettings().ensure_token()
