@@ -135,8 +135,8 @@ def cancel(connection: Connection, number: int, *, actor: str) -> dict[str, Any]
     r, source = t.scheduled_runs.c, f"backfill:{number}"
     mine = update(t.scheduled_runs).where(r.source == source)
     gone = {"state": "SKIPPED", "reason": "the backfill was cancelled", "finished_at": now()}
-    connection.execute(mine.where(r.state == "WAITING").values(**gone))
-    connection.execute(mine.where(r.state == "RUNNING").values(cancel=True))
+    connection.execute(mine.where(r.state == "WAITING", r.started_at.is_(None)).values(**gone))
+    connection.execute(mine.where(r.state.in_(OPEN), r.started_at.is_not(None)).values(cancel=True))
     audit(connection, actor, "backfill.cancel", str(number))
     return describe(connection, number)
 

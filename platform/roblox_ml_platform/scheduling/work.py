@@ -16,7 +16,7 @@ from .claims import expire
 from .decide import Decision, plan
 from .lateness import report_late
 from .occurrences import start_triggered
-from .rows import active, add, lock, newest_version, row_of
+from .rows import OPEN, active, add, lock, newest_version, row_of
 from .schedule import Schedule
 
 __all__ = ["decide_due", "round_of"]
@@ -94,8 +94,9 @@ def _cancel(connection: Connection, source: str, at: float) -> None:
         "finished_at": at,
         "late_at": None,
     }
-    connection.execute(mine.where(r.state == "WAITING").values(**gone))
-    connection.execute(mine.where(r.state == "RUNNING").values(cancel=True))
+    connection.execute(mine.where(r.state == "WAITING", r.started_at.is_(None)).values(**gone))
+    # What has begun must be ended by a runner, also if its own was lost.
+    connection.execute(mine.where(r.state.in_(OPEN), r.started_at.is_not(None)).values(cancel=True))
 
 
 def _waiting(connection: Connection, at: float) -> set[str]:
