@@ -22,7 +22,15 @@ SCRATCH = "/rml-scratch"
 _SHM = "/dev/shm"  # noqa: S108 - the pod's own, mounted for this step alone
 # What a cluster's ConfigMap and Secret named by RML_STEP_SETTINGS may tell every step: where the store is, and its keys.
 # Where packages come from is said as pip says it; an index's address may hold a password, so it may be in the Secret.
-SETTINGS = ("AWS_ENDPOINT_URL", "AWS_REGION", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_TRUSTED_HOST", "RML_CONTROL_URL", "RML_STORE")
+SETTINGS = (
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "PIP_FIND_LINKS",
+    "PIP_NO_INDEX",
+    "PIP_TRUSTED_HOST",
+    "RML_CONTROL_URL",
+    "RML_STORE",
+)
 SECRETS = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PIP_EXTRA_INDEX_URL", "PIP_INDEX_URL", "RML_TOKEN",
 )  # fmt: skip
