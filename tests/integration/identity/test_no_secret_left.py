@@ -138,6 +138,7 @@ class _ProcessList:
                 self.hits |= {f"{name} in {entry}" for name, value in self._secrets.items() if value.encode() in line}
 
 
+@pytest.mark.slow
 def test_a_run_leaves_no_secret_behind(
     tmp_path: Path,
     rml_home: Path,
