@@ -12,8 +12,9 @@ from typing import Any
 
 from roblox_ml._capture import _findings_outside as _findings
 from roblox_ml._capture._files import relative_reads
-from roblox_ml._capture._index import END, Index, Placed, is_main_guard
+from roblox_ml._capture._index import END, Index, Placed
 from roblox_ml._capture._scopes import dotted_name
+from roblox_ml._capture._variants import is_main_guard
 from roblox_ml.errors import Finding
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -86,3 +87,21 @@ def _catches_import(handler: ast.ExceptHandler) -> bool:
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
     names = {getattr(kind, "id", getattr(kind, "attr", "")) for kind in kinds}
     return bool(names & {"ImportError", "ModuleNotFoundError", "Exception"})
+
+
+_FROM = re.compile(rb"from\s*(\.[.\s]*[\w.]*)\s*\bimport\b")
+
+
+def absolute_imports(text: str, tree: ast.Module, package: str) -> tuple[str, ast.Module]:
+    """Rewrite `from .x import y` to `from package.x import y`; line numbers stay."""
+    raw = text.encode().splitlines(keepends=True)
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level]
+    for node in sorted(found, key=lambda n: (n.lineno, n.col_offset), reverse=True):
+        base = package.split(".")
+        base = base[: len(base) - node.level + 1]
+        target = ".".join([*base, *([node.module] if node.module else [])])
+        line = raw[node.lineno - 1]
+        head, tail = line[: node.col_offset], line[node.col_offset :]
+        raw[node.lineno - 1] = head + _FROM.sub(f"from {target} import".encode(), tail, count=1)
+    rewritten = b"".join(raw).decode()
+    return rewritten, ast.parse(rewritten)

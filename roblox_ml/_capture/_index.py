@@ -7,13 +7,13 @@ and nothing they bind changed in between. So a re-run notebook and a freshly sta
 from __future__ import annotations
 
 import ast
-import sys
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from roblox_ml._capture._binding import callee
 from roblox_ml._capture._calls import Calls
 from roblox_ml._capture._effects import is_seed, touch_of
 from roblox_ml._capture._local_state import changed_by_call
@@ -24,28 +24,15 @@ from roblox_ml._capture._statements import (
     Alias,
     Statement,
     future_features,
-    interrupted,
     parse,
-    starred,
     with_decorators,
 )
 from roblox_ml._capture._tables import EFFECT_CHAINS, EFFECT_IMPORTS
 from roblox_ml._capture._types import Cell
+from roblox_ml._capture._variants import interrupted, is_main_guard, mentions, rebinds_alike, star_names
 
 END = 1 << 60
 """The point after the last executed statement: what the kernel holds now."""
-
-_IMMUTABLE = (
-    ast.Constant,
-    ast.Tuple,
-    ast.UnaryOp,
-    ast.BinOp,
-    ast.JoinedStr,
-    ast.Name,
-    ast.Compare,
-    ast.BoolOp,
-    ast.Load,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +62,7 @@ class Index:
         future: frozenset[str] = frozenset()
         parsed = [(cell, parse(cell.text, package)) for cell in cells]
         mentioned = frozenset(
-            n for _, statements in parsed for s in statements if s.kind != "from" for n in _mentions(s)
+            n for _, statements in parsed for s in statements if s.kind != "from" for n in mentions(s)
         )
         for cell, statements in parsed:
             if not statements and cell.text.strip():
@@ -87,7 +74,7 @@ class Index:
                     if stopped is None:
                         break
                     part = interrupted(statement) if stopped else statement
-                    for single in _star_names(part, mentioned) if part is not None and part.kind == "star" else [part]:
+                    for single in star_names(part, mentioned) if part is not None and part.kind == "star" else [part]:
                         if single is not None:
                             self._place(single, cell, future, stopped)
 
@@ -104,7 +91,8 @@ class Index:
         self.placed.append(Placed(statement, cell, future, stopped))
         if touches:
             self.touches[position] = touches
-        self.calls.add(statement, step=step)
+        if not self._is_pipeline(statement):
+            self.calls.add(statement, step=step)
         if statement.kind == "star":
             self.stars.append(position)
         for name in statement.binds:
@@ -118,6 +106,11 @@ class Index:
             receiver = bound not in statement.binds
             if not self._is_constant(read, position) and not (receiver and self._is_constant(bound, position)):
                 self._aliases.append((position, bound, read))
+
+    def _is_pipeline(self, statement: Statement) -> bool:
+        """A pipeline's body draws a graph: calling it, or running it, runs no code of the notebook in this kernel."""
+        found = (dotted_name(callee(decorator)) for decorator in getattr(statement.node, "decorator_list", ()))
+        return any(path is not None and self.resolve(path, END) == "roblox_ml.pipeline" for path in found)
 
     def _touches_of(self, statement: Statement, position: int) -> Iterator[Touch]:
         """State outside the notebook's names that running `statement` sets, draws from or changes."""
@@ -168,7 +161,7 @@ class Index:
                 return False
         if self._outside_changed(statement, reads, position):
             return False
-        if _immutable(statement):
+        if rebinds_alike(statement):
             return True
         touched = any(statement.binds & placed.statement.now for placed in self.placed[position + 1 :])
         return not touched and not self.calls.changed_by_any(statement.binds)
@@ -322,46 +315,6 @@ class Index:
             if position < at and other is not None and other.as_written and "." in other.module:
                 found.append(position)
         return found
-
-
-def _immutable(statement: Statement) -> bool:
-    """Whether binding again cannot be told from not binding again, identity included."""
-    if statement.kind in ("import", "from"):
-        return True
-    if statement.kind == "functiondef":  # a class run again is another class: its instances and subclasses know
-        return not statement.registers and not statement.calls
-    if isinstance(statement.node, ast.Assign | ast.AnnAssign) and statement.node.value is not None:
-        kinds = [type(node) for node in ast.walk(statement.node.value)]
-        plain = all(issubclass(kind, (*_IMMUTABLE, ast.operator, ast.unaryop)) for kind in kinds)
-        return plain and not (ast.BinOp in kinds and ast.Name in kinds)
-    return False
-
-
-def _mentions(statement: Statement) -> frozenset[str]:
-    source = statement.bare or statement
-    return source.now | source.later | source.maybe | source.soft | source.binds
-
-
-def _star_names(statement: Statement, mentioned: frozenset[str]) -> Iterator[Statement]:
-    """One import for each name that the notebook mentions and the star brought; the star itself when its module is not loaded."""
-    alias = statement.alias
-    module = sys.modules.get(alias.module) if alias is not None else None
-    if module is None:
-        yield statement
-        return
-    public = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
-    for name in sorted(mentioned.intersection(public)):
-        yield starred(statement, name)
-
-
-def is_main_guard(node: ast.stmt) -> bool:
-    """`if __name__ == "__main__":`"""
-    return (
-        isinstance(node, ast.If)
-        and isinstance(node.test, ast.Compare)
-        and isinstance(node.test.left, ast.Name)
-        and node.test.left.id == "__name__"
-    )
 
 
 @lru_cache(maxsize=16)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from roblox_ml._capture import _findings, _live
+from roblox_ml._capture._handout import keeps_nothing
 from roblox_ml._capture._index import END, Index, Placed
 from roblox_ml._capture._policy import Offence
 from roblox_ml._capture._rebuild import differences, rebuild, verify_literal
@@ -79,6 +80,11 @@ class Judge:
             return namespace[name], True
         return None, False
 
+    def _names_it(self, position: int, name: str) -> bool:
+        """Whether the statement itself sets something on `name`, or calls a method of it."""
+        statement = self.index.placed[position].statement
+        return name in statement.stores or any(owner == name for owner, _ in statement.methods_called)
+
     def agrees(self, name: str, positions: list[int], changes: list[int], user: int) -> tuple[list[int], bool]:
         """The changes to carry, and whether the live value of `name` is what the source makes, as far as can be told cheaply."""
         namespace = self.source.namespace
@@ -97,6 +103,11 @@ class Judge:
             return changes, False
         value = namespace[name]
         verdict = _live.verify(statement, name, value, placed.future)
+        if changes and verdict != "different" and isinstance(statement.node, ast.FunctionDef | ast.ClassDef):
+            doubted = [p for p in changes if self.index.offence(p) is not None and not self._names_it(p, name)]
+            if doubted and keeps_nothing(value, statement.node):
+                # Only what its calls returned was changed there, and it keeps none of that.
+                changes = [p for p in changes if p not in doubted]
         if not changes and verdict != "different":
             verdict = _live.verify_state(statement, value)
         if statement.kind in ("assign", "annassign"):

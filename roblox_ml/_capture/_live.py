@@ -8,6 +8,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import dis
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -142,9 +143,11 @@ def same_code(statement: Statement, code: CodeType, future: Iterable[str]) -> Ve
 
 
 def _equal_code(left: CodeType, right: CodeType) -> bool:
-    if (left.co_code, left.co_names, left.co_varnames, left.co_freevars, left.co_cellvars) != (
-        right.co_code, right.co_names, right.co_varnames, right.co_freevars, right.co_cellvars,
+    if (left.co_names, left.co_varnames, left.co_freevars, left.co_cellvars) != (
+        right.co_names, right.co_varnames, right.co_freevars, right.co_cellvars,
     ):  # fmt: skip
+        return False
+    if left.co_code != right.co_code and _operations(left) != _operations(right):
         return False
     if len(left.co_consts) != len(right.co_consts):
         return False
@@ -155,6 +158,24 @@ def _equal_code(left: CodeType, right: CodeType) -> bool:
         elif type(a) is not type(b) or (repr(a) != repr(b) and a != b):
             return False
     return True
+
+
+_SAME_CALL = {"LOAD_METHOD": "LOAD_ATTR"}
+_CALL_NOISE = frozenset({"PUSH_NULL", "PRECALL", "CACHE", "NOP", "EXTENDED_ARG"})
+
+
+def _operations(code: CodeType) -> list[tuple[str, object]]:
+    """What the code does, without what depends on the rest of the file: the compiler calls `np.sum` in another way when it has seen
+    `import numpy as np` in the same piece of source."""
+    jumps = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
+    return [
+        (
+            _SAME_CALL.get(i.opname, i.opname),
+            None if i.opcode in jumps or isinstance(i.argval, CodeType) else repr(i.argval),
+        )
+        for i in dis.get_instructions(code)
+        if i.opname not in _CALL_NOISE
+    ]
 
 
 def _verify_class(statement: Statement, value: type, future: Iterable[str]) -> Verdict:

@@ -7,12 +7,12 @@ and adding an unused name to an import line changes no digest.
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from roblox_ml._capture import _binding as _b
+from roblox_ml._capture._imports import absolute_imports
 from roblox_ml._capture._magics import code_of, magic_of, repeated_code_of
 from roblox_ml._capture._marks import Mark, marks
 from roblox_ml._capture._scopes import FunctionNode, annotations_of, dotted_name, immediate_nodes, later_nodes, reads_of
@@ -86,7 +86,7 @@ def parse(text: str, package: str = "") -> tuple[Statement, ...]:
     try:
         tree = ast.parse(text)
         if package:
-            text, tree = _absolute_imports(text, tree, package)
+            text, tree = absolute_imports(text, tree, package)
         return tuple(_statements(text, tree))
     except (SyntaxError, ValueError, RecursionError):
         return ()
@@ -270,48 +270,6 @@ def _analyse(node: ast.stmt, text: str, lines: tuple[int, ...]) -> Statement:
     )
 
 
-@lru_cache(maxsize=4096)
-def starred(statement: Statement, name: str) -> Statement:
-    """The import of one name that `from module import *` made."""
-    assert statement.alias is not None
-    module = statement.alias.module
-    node = ast.copy_location(ast.ImportFrom(module=module, names=[ast.alias(name)], level=0), statement.node)
-    binds = frozenset({name})
-    alias = Alias(module, name, name, False)
-    return Statement(node, ast.unparse(node), statement.lines, "from", binds=binds, certain=binds, alias=alias)
-
-
-@lru_cache(maxsize=1024)
-def interrupted(statement: Statement) -> Statement | None:
-    """What is left of a statement that ended with an exception: it may have changed something, and bound nothing for certain.
-
-    A simple statement binds as its last act, so it bound nothing; None when it can have left no trace at all.
-    """
-    node = statement.node
-    whole = node_holds_statements(node)
-    binds = statement.binds if whole else frozenset()
-    mutates, touched = statement.mutates, statement.marks
-    if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Delete):  # storing is the last act, too
-        inner = list(immediate_nodes(node.value)) if not isinstance(node, ast.Delete) and node.value is not None else []
-        mutates, touched = frozenset(_b.mutated(inner)), marks(inner)
-    if not (whole or mutates or touched or statement.calls or statement.registers or statement.methods_called):
-        return None
-    return replace(
-        statement,
-        kind="interrupted",
-        binds=binds,
-        certain=frozenset(),
-        mutates=mutates,
-        marks=touched,
-        fragile=dict(statement.fragile) if whole else {},
-        alias=None,
-        aliases=frozenset(),
-        augments=frozenset(),
-        bare=None,
-        summary=None,
-    )
-
-
 def node_holds_statements(node: ast.stmt) -> bool:
     """`for`, `if`, `with`, `try` and their like."""
     return isinstance(getattr(node, "body", None), list) and not isinstance(node, (*FunctionNode, ast.ClassDef))
@@ -330,21 +288,3 @@ def hard_names(statement: Statement) -> frozenset[str]:
             skipped |= {id(inner) for inner in ast.walk(node.annotation)}
     names = {n.id for n in nodes if isinstance(n, ast.Name) and id(n) not in skipped}
     return statement.now & names
-
-
-_FROM = re.compile(rb"from\s*(\.[.\s]*[\w.]*)\s*\bimport\b")
-
-
-def _absolute_imports(text: str, tree: ast.Module, package: str) -> tuple[str, ast.Module]:
-    """Rewrite `from .x import y` to `from package.x import y`; line numbers stay."""
-    raw = text.encode().splitlines(keepends=True)
-    found = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level]
-    for node in sorted(found, key=lambda n: (n.lineno, n.col_offset), reverse=True):
-        base = package.split(".")
-        base = base[: len(base) - node.level + 1]
-        target = ".".join([*base, *([node.module] if node.module else [])])
-        line = raw[node.lineno - 1]
-        head, tail = line[: node.col_offset], line[node.col_offset :]
-        raw[node.lineno - 1] = head + _FROM.sub(f"from {target} import".encode(), tail, count=1)
-    rewritten = b"".join(raw).decode()
-    return rewritten, ast.parse(rewritten)
