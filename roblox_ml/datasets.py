@@ -107,7 +107,25 @@ def add(name: str, source: Any, *, description: str = "", tags: Mapping[str, str
             dict(tags or {}),
         )
         _write(folder / f"{number}.json", ref)
+    if newest is None or newest.version != number:
+        _tell(ref)
     return ref
+
+
+def _tell(ref: DatasetRef) -> None:
+    """A control plane elsewhere cannot watch this home's folder: tell it, for pipelines that wait for the data set."""
+    if not os.environ.get("RML_CONTROL_URL"):
+        return
+    import warnings
+
+    from ._runtime.control import ControlPlane
+    from .errors import RmlSdkError
+
+    try:
+        body = {"kind": "dataset", "subject": ref.name, "version": ref.version}
+        ControlPlane().call("POST", "/v1/occurrences", body)
+    except RmlSdkError as error:
+        warnings.warn(f"pipelines that wait for data set {ref.name!r} were not told of it: {error}", stacklevel=3)
 
 
 def get(name: str, version: int | None = None) -> DatasetRef:
