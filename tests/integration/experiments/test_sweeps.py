@@ -100,12 +100,16 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(tuned: Any, place: Path, rml
 
             def so_many(least: int = kills) -> bool:
                 trials = json.loads(state.read_text())["trials"] if state.is_file() else []
-                return sum(t["state"] in ("SUCCEEDED", "PRUNED") for t in trials) >= least
+                # In the middle of a trial, so that there is one to be found again.
+                amid = any(t["state"] == "RUNNING" and len(t["reports"]) > 1 for t in trials)
+                return amid and sum(t["state"] in ("SUCCEEDED", "PRUNED") for t in trials) >= least
 
             wait_for(lambda: driver.poll() is not None or so_many())
             assert driver.poll() is None, "it ended before it was killed"
             os.kill(driver.pid, signal.SIGKILL)
         before = {t["number"]: t for t in json.loads(state.read_text())["trials"]}
+        amid = [t["run"] for t in before.values() if t["state"] == "RUNNING"]
+        assert amid
         for number, trial in ended.items():  # what was finished before the first kill is word for word the same
             assert before[number] == trial
         ended = {n: t for n, t in before.items() if t["state"] in ("SUCCEEDED", "PRUNED", "FAILED")}
@@ -132,6 +136,10 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(tuned: Any, place: Path, rml
     # Every trial has one run, each run trained to its end at most once, nothing failed, something was pruned.
     trained = Counter((place / "trained").read_text().split())
     assert set(trained.values()) == {1} and set(trained) <= {t.run for t in after.values()}
+    # The trial in whose middle it was killed went on in its own run.
+    assert set(amid) <= {t.run for t in after.values()}
+    events = [(rml.get_run(run).path / "events.jsonl").read_text() for run in amid]
+    assert any(text.count('"run_started"') > 1 for text in events)
     states = Counter(t.state for t in after.values())
     assert states["FAILED"] == 0 and states["PRUNED"] > 0 and states["SUCCEEDED"] > 0
     for trial in after.values():
@@ -158,6 +166,8 @@ def test_trials_that_fail_do_not_end_the_sweep(tuned: Any, place: Path) -> None:
     sweep = rml.sweep(tuned, kinds, metric="evaluate.f1", sampler="grid", parallel=2, pruner="none", progress=False)
     states = {(t.params["lr"], t.params["kind"]): t for t in sweep.trials}
     assert len(states) == 4
+    # Two trials began with the shared step at the same moment, and it ran once.
+    assert (place / "prepared").read_text() == "x"
     assert {k: t.state for k, t in states.items()} == {
         (0.25, "a"): "SUCCEEDED", (0.5, "a"): "SUCCEEDED", (0.25, "broken"): "FAILED", (0.5, "broken"): "FAILED"
     }  # fmt: skip
