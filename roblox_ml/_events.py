@@ -213,10 +213,11 @@ def _deliver(data: bytes) -> bool:
     try:
         from ._credentials import token_for
 
-        headers = {"content-type": "application/json"}
+        address = f"{url}/v1/events"  # http(s), by the check above
+        request = urllib.request.Request(address, data, {"content-type": "application/json"}, method="POST")  # noqa: S310
         if token := token_for(url):
-            headers["authorization"] = f"Bearer {token}"
-        request = urllib.request.Request(f"{url}/v1/events", data, headers, method="POST")  # noqa: S310 - http(s), by the check above
+            # Not followed to wherever a redirect leads.
+            request.add_unredirected_header("authorization", f"Bearer {token}")
         with urllib.request.urlopen(request, timeout=_POST_S):  # noqa: S310
             return True
     except urllib.error.HTTPError as error:

@@ -15,12 +15,14 @@ from typing import Any
 
 from roblox_ml_core.errors import Invalid
 from roblox_ml_core.telemetry import log
+from sqlalchemy import Connection
 
 from ..database import Database
+from ..scheduling.occurrences import from_event
 from .events import event_id, record
 from .text import jsonable
 
-__all__ = ["OUTSIDE", "parse", "read_spool"]
+__all__ = ["OUTSIDE", "parse", "read_spool", "take"]
 
 _LOG = logging.getLogger(__name__)
 _BATCH = 100
@@ -61,6 +63,14 @@ def parse(document: Any) -> dict[str, Any]:
     return cleaned
 
 
+def take(connection: Connection, event: Mapping[str, Any]) -> bool:
+    """Record an event that somebody else said; False when it is known. A run's end may be what a schedule waits for."""
+    fresh = record(connection, event)
+    if fresh:
+        from_event(connection, event)
+    return fresh
+
+
 def read_spool(database: Database, folder: Path) -> int:
     """Record every event that waits in the spool, oldest first; returns how many files were read."""
     try:
@@ -77,7 +87,7 @@ def read_spool(database: Database, folder: Path) -> int:
         with database.write() as connection:
             for _, one in events:
                 if one is not None:
-                    record(connection, one)
+                    take(connection, one)
         for path, one in events:
             _remove(path, aside=one is None)
     return len(waiting)

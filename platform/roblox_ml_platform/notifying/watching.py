@@ -21,7 +21,8 @@ from sqlalchemy import select
 
 from ..database import Database, now
 from . import tables as t
-from .events import event, event_id, record
+from .events import event, event_id
+from .intake import take
 
 __all__ = ["Watcher", "verdict"]
 
@@ -70,7 +71,7 @@ class Watcher:
         if ends:
             with self._database.write() as connection:
                 for run, (state, facts) in ends:
-                    record(
+                    take(
                         connection, event(_ENDS[state], run.subject, pipeline=run.pipeline, notify=run.notify, **facts)
                     )
         for key, _, _ in found:

@@ -282,7 +282,7 @@ class Plane:
 
 QUICK = {
     "RML_MLFLOW_ENABLED": "false", "RML_NOTIFY_TICK_S": "0.05", "RML_NOTIFY_BASE_S": "0.1", "RML_NOTIFY_CAP_S": "0.5",
-    "RML_NOTIFY_TIMEOUT_S": "1", "RML_NOTIFY_LEASE_S": "2",
+    "RML_NOTIFY_TIMEOUT_S": "4", "RML_NOTIFY_LEASE_S": "8",
 }  # fmt: skip
 
 

@@ -105,7 +105,7 @@ def test_slack_s_web_api_says_no_with_200(
 def test_errors_time_outs_and_cut_connections_are_tried_again(
     planes: Any, receiver: Any, wait_for: Wait, make_answer: Callable[..., Any]
 ) -> None:
-    plane = planes().start()
+    plane = planes(RML_NOTIFY_TIMEOUT_S="1").start()
     receiver.script.extend(
         [
             make_answer(500),
