@@ -17,6 +17,8 @@ _CALLED = f".{CALLED}"
 
 def touch_of(how: Literal["call", "store"], path: str, through: str) -> Touch | None:
     """The touch a mark stands for once its path is resolved; None for what only looks."""
+    if path.partition(".")[0] == "roblox_ml":
+        return None  # data sets, pipelines and runs are no state of a step's process
     if _CALLED in path:
         start = path.partition(_CALLED)[0]
         return Touch(start, "store", through) if how == "store" and start in EFFECT_CHAINS else None
