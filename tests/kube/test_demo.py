@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cluster_engine import Cluster, ClusterRun
 from kubernetes import client
 
@@ -138,7 +139,9 @@ def test_every_step_of_the_demo_runs_as_a_pod_and_gives_what_the_local_run_gave(
     local = rml.get_run((tmp_path / "example" / "run.txt").read_text())
     assert local.state == "SUCCEEDED"
     ir = (rml_home / "runs" / local.id / "ir.yaml").read_bytes()
-    locks = sorted(set(re.findall(r"--lock\n\s*- ([0-9a-f]{64})", ir.decode())))
+    executors = next(yaml.safe_load_all(ir))["deploymentSpec"]["executors"].values()
+    arguments = [executor["container"]["args"] for executor in executors]
+    locks = sorted({args[args.index("--lock") + 1] for args in arguments} - {"none"})
     assert len(locks) > 1
 
     started = time.monotonic()
