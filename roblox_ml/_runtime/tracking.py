@@ -146,9 +146,11 @@ class Mlflow:
         except (urllib.error.URLError, ValueError) as error:
             raise OSError(str(getattr(error, "reason", error))) from error
         try:
-            found: dict[str, Any] = json.loads(text or b"{}")
-        except ValueError as error:
-            raise Refused(f"{self.url} is no MLflow server: it answered {text[:60]!r}") from error
+            found: Any = json.loads(text or b"{}")
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise Refused(f"{self.url} is no MLflow server: it answered {text[:60]!r}")
         return found
 
 

@@ -79,7 +79,11 @@ def test_everything_a_backend_needs(good) -> None:  # type: ignore[no-untyped-de
     built = good.build({"n": 3})
     ir = load_ir(built.ir)
     assert check_ir(ir) == []
-    assert built.name == "doubling" and str(built.schedule) == "0 3 * * *" and str(built.notify[0]) == "slack #ml on failure"
+    assert (
+        built.name == "doubling"
+        and str(built.schedule) == "0 3 * * *"
+        and str(built.notify[0]) == "slack #ml on failure"
+    )
     assert built.arguments == {"n": 3}
     assert set(built.steps) == {"double", "show"}
     for digest, data in built.blobs.items():

@@ -53,7 +53,7 @@ def local_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     def lock_for(imports: frozenset[str], packages: Any = ()) -> Any:
         header = f"# roblox-ml environment lock, schema 1\n# python {python_minor()}\n# platform {platform_tag()}\n"
         text = header + f"numpy=={version('numpy')} \\\n    --hash=sha256:{'0' * 64}\n"
-        return SimpleNamespace(text=text, digest=hashlib.sha256(text.encode()).hexdigest())
+        return SimpleNamespace(text=text, digest=hashlib.sha256(text.encode()).hexdigest(), blobs=dict)
 
     monkeypatch.setattr(env, "lock_for", lock_for)
 

@@ -102,13 +102,14 @@ def test_needs_are_closed_and_ordered() -> None:
         for p in [
             part("door", "control-plane"),
             part("control-plane"),
+            part("runner", "control-plane"),
             part("agent", "triton"),
             part("triton"),
             part("mlflow"),
         ]
     }
     assert with_needs(("door",), parts) == ("control-plane", "door")
-    assert with_needs((), parts) == ("mlflow", "control-plane", "triton", "agent", "door")
+    assert with_needs((), parts) == ("mlflow", "control-plane", "runner", "triton", "agent", "door")
     with pytest.raises(KeyError, match="no part is called 'dor'"):
         with_needs(("dor",), parts)
 
