@@ -93,11 +93,13 @@ def notebook(seed: int, *, heavy: bool = False) -> Notebook:
     """The notebook of `seed`; `heavy` takes one construct from the libraries."""
     rng = random.Random(seed)
     light = [template for template in templates() if not template.heavy]
-    # Half of the notebooks hold only what must be carried: on those, refusals are counted.
-    pool = [t for t in light if t.carried] if rng.random() < 0.5 else light
-    chosen = rng.sample(pool, rng.randint(2, 6))
+    turn = light[seed % len(light)]  # so that a few hundred seeds draw every construct
+    # Many notebooks hold only what must be carried: on those, refusals are counted.
+    pool = [t for t in light if t.carried] if turn.carried and rng.random() < 0.8 else light
+    chosen = [*rng.sample([t for t in pool if t is not turn], rng.randint(1, 5)), turn]
     if heavy:
-        chosen[0] = rng.choice([template for template in templates() if template.heavy])
+        libraries = [template for template in templates() if template.heavy]
+        chosen[0] = libraries[seed // 20 % len(libraries)]
     made = Notebook(seed, chosen)
     sequences = [list(_cells(made, number, template, rng)) for number, template in enumerate(chosen)]
     _weave(made, sequences, rng)
