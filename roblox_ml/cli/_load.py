@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import sys
@@ -31,9 +32,7 @@ def load_names(path: Path) -> Mapping[str, Any]:
 
 def _import_file(path: Path) -> Mapping[str, Any]:
     """Import under the file's own name, with its folder importable as `python file.py` would have it."""
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    _importable(path.resolve().parent)
     spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
     if spec is None or spec.loader is None:
         raise typer.BadParameter(f"{path} is not a Python file or a notebook", param_hint="FILE")
@@ -43,15 +42,23 @@ def _import_file(path: Path) -> Mapping[str, Any]:
     return vars(module)
 
 
+def _importable(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
 def _run_notebook(path: Path) -> Mapping[str, Any]:
-    """Execute the notebook's cells in this process, as a kernel would, and return its names."""
+    """Execute the notebook's cells in this process, as a kernel would (in the notebook's folder), and return its names."""
     from IPython.core.interactiveshell import InteractiveShell
 
     shell = InteractiveShell.instance()
+    folder = path.resolve().parent
+    _importable(folder)
     for number, cell in enumerate(json.loads(path.read_text())["cells"], start=1):
         if cell["cell_type"] != "code":
             continue
-        result = shell.run_cell("".join(cell["source"]), store_history=True)
+        with contextlib.chdir(folder):
+            result = shell.run_cell("".join(cell["source"]), store_history=True)
         if not result.success:
             raise typer.BadParameter(
                 f"cell {number} of {path} failed: {result.error_in_exec or result.error_before_exec}", param_hint="FILE"

@@ -67,6 +67,20 @@ def test_a_notebook_runs_like_a_file(tmp_path: Path) -> None:
     assert json.loads(rml("runs", "--json").stdout)[0]["state"] == "SUCCEEDED"
 
 
+def test_a_notebook_finds_what_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("START = 20\n")
+    (tmp_path / "start.txt").write_text("1")
+    source = PIPELINE.replace("n: int = 4", "n: int = START") + "assert open('start.txt').read() == '1'\n"
+    cells = [{"cell_type": "code", "source": text} for text in ("from beside import START", source)]
+    notebook = tmp_path / "sums.ipynb"
+    notebook.write_text(json.dumps({"cells": cells, "nbformat": 4, "nbformat_minor": 5, "metadata": {}}))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = rml("compile", str(notebook), "-o", "sums.yaml", cwd=elsewhere)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "defaultValue: 20" in (elsewhere / "sums.yaml").read_text()
+
+
 def test_compile_writes_what_the_sdk_writes(file: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
     for target in (first, second):
