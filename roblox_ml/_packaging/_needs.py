@@ -31,7 +31,8 @@ def implied_imports(files: Mapping[str, bytes]) -> frozenset[str]:
     """Top-level names that a step's files need through such methods, as far as this interpreter has them."""
     called: set[str] = set()
     for path, source in files.items():
-        if path.endswith(".py"):
+        # Parsing is the dear part, and hardly a step calls one of them.
+        if path.endswith(".py") and any(method.encode() in source for method in _BY_METHOD):
             called |= {node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
     wanted = {name for method in called & _BY_METHOD.keys() for name in _BY_METHOD[method]}
     return frozenset(name for name in wanted if find_spec(name) is not None)
