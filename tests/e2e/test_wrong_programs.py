@@ -79,9 +79,9 @@ PROGRAMS: dict[str, tuple[list[str], str, int, int | None, str]] = {
         program("scores = {'double': lambda x: 2 * x}", "@rml.step\ndef use() -> int:\n    return scores['double'](2)"),
         "lambda-in-container", 2, 1, "def",
     ),
-    "star import": (
-        program("from math import *", "@rml.step\ndef use() -> float:\n    return sqrt(2)"),
-        "star-import", 2, 1, "import",
+    "the notebook's own name": (
+        program("where = __name__", "@rml.step\ndef use() -> str:\n    return where"),
+        "kernel-module", 2, 1, "__name__",
     ),
     "shadowed by a loop": (
         program("rate = 1", "for rate in open('/etc/hostname'):\n    pass", "@rml.step\ndef use() -> str:\n    return str(rate)"),
@@ -185,8 +185,8 @@ def test_a_cycle_is_named(shell: InteractiveShell, tmp_path) -> None:
 def test_all_findings_come_at_once(shell: InteractiveShell, tmp_path) -> None:
     cells = [
         HEAD,
-        "from math import *",
-        "@rml.step\ndef one() -> float:\n    return sqrt(2)",
+        "where = __name__",
+        "@rml.step\ndef one() -> str:\n    return where",
         "@rml.step\ndef two(n: int) -> int:\n    return nothing_like_it",
         "@rml.pipeline\ndef flow():\n    one()\n    two('three')\n    two(n=1, m=2)",
     ]
