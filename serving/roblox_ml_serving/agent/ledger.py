@@ -167,6 +167,12 @@ class Ledger:
         with self._lock:
             self._failures.clear()
 
+    def adopting(self, wanted: Collection[Key]) -> bool:
+        """Whether wanted versions that Triton has loaded still wait for their first known answer."""
+        with self._lock:
+            known = {*self._proofs, *self._broken, *self._failures}
+            return self._up and any(key in self._resident and key not in known for key in wanted)
+
     # -- what is reported -------------------------------------------------------------------------------------------
 
     def states(self, wanted: Sequence[Wanted]) -> list[ModelState]:

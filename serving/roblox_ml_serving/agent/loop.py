@@ -59,11 +59,16 @@ class Agent:
     def run(self) -> None:
         """Until `stop`. What Triton serves then stays as it is."""
         self._wishes.start()
-        self._reporter.start()
+        started, reporting = time.monotonic(), False
         with ThreadPoolExecutor(PARALLEL_ACTIONS, thread_name_prefix="action") as pool:
             while not self._stopping:
                 self._wake.clear()
                 self.round(pool)
+                # Doors still believe what our predecessor said. To report what is loaded before it was asked anything would
+                # take it out of service for that moment; to be silent for long would take it out for good.
+                if not reporting and (not self._adopting() or time.monotonic() - started > self._settings.heartbeat_s):
+                    self._reporter.start()
+                    reporting = True
                 self._wake.wait(self._settings.tick_s)
         self._reporter.stop()
         self._wishes.stop()
@@ -145,6 +150,9 @@ class Agent:
             self._digests.pop(key, None)
             self.ledger.end(key)
             self._wake.set()
+
+    def _adopting(self) -> bool:
+        return self.ledger.adopting({Key(model.model, model.version) for model in self._wishes.models})
 
     def _states(self) -> list[ModelState]:
         return self.ledger.states([Wanted(Key(m.model, m.version), m.digest) for m in self._wishes.models])

@@ -35,6 +35,28 @@ def test_ready_needs_a_known_answer(ledger: Ledger) -> None:
     assert state(ledger) == ("ready", "")
 
 
+def test_what_is_loaded_and_was_not_asked_yet_is_being_adopted(ledger: Ledger) -> None:
+    assert not ledger.adopting([A])  # Triton was not looked at
+    look(ledger)
+    assert ledger.adopting([A]) and not ledger.adopting([Key("b", 1)])
+    ledger.proved(A, "da", 0.0, STUBS)
+    assert not ledger.adopting([A])
+
+
+@pytest.mark.parametrize("how", ["broken", "failed", "down", "gone"])
+def test_what_cannot_be_adopted_is_not_waited_for(ledger: Ledger, how: str) -> None:
+    look(ledger)
+    if how == "broken":
+        ledger.broke(A, "wrong answer")
+    elif how == "failed":
+        ledger.failed(A, "da", "no such file", 0.0)
+    elif how == "down":
+        ledger.down()
+    else:
+        look(ledger, resident={})
+    assert not ledger.adopting([A])
+
+
 def test_a_proof_ages_but_stays_reported_while_it_is_renewed(ledger: Ledger) -> None:
     ledger.proved(A, "da", 0.0, STUBS)
     assert not look(ledger, now=11.0).residents[A].checked
