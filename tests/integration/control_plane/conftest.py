@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,8 +97,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], 
         user = next((name for name in ("postgres", "nobody") if name in names), None)
         if user is None:
             pytest.skip("PostgreSQL does not run as root, and there is no other user to run it as")
-    folder = Path("/tmp") / f"rml-pg-{os.getpid()}"  # its parents must be open to that user
-    folder.mkdir(mode=0o700)
+    folder = Path(tempfile.mkdtemp(prefix="rml-pg-", dir="/tmp"))  # its parents must be open to that user
     if user is not None:
         shutil.chown(folder, user)
     import socket
