@@ -133,7 +133,7 @@ class _PodRunner:
         place = f"{owner.bucket}/v2/artifacts/{owner.spec.name}/{owner.id}/{task.name}/{uuid.uuid4()}"
         executor_input = _executor_input(place, component, inputs)
         pod_name = re.sub(
-            r"[^a-z0-9-]+", "-", f"{owner.spec.name}-{name}-{owner.id[:5]}-{owner._starts}{attempt}".lower()
+            r"[^a-z0-9-]+", "-", f"{owner.spec.name}-{name}-{owner.id[:5]}-{owner._starts}-{attempt}".lower()
         ).strip("-")[:63]
         body = executor_pod(
             pod_name, container, owner.platform.get(label) or {}, executor_input, described,
