@@ -33,7 +33,7 @@ class Slicer:
         self.reads_at: dict[int, set[str]] = defaultdict(set)
         self.writes: dict[int, set[str]] = defaultdict(set)
         self.effects: list[int] = []
-        self._needed: set[tuple[str, int, bool]] = set()
+        self._needed: set[tuple[str, int, bool, bool]] = set()
         self._taken: set[tuple[int, int]] = set()
 
     def run(self, entry: int) -> None:
@@ -43,9 +43,10 @@ class Slicer:
         self._carry_effects()
         self.judge.report_globals(self.chosen)
 
-    def _need(self, name: str, at: int, user: int, *, hard: bool) -> None:
-        key = (name, at, hard)
-        if key in self._needed or (name, at, True) in self._needed:
+    def _need(self, name: str, at: int, user: int, *, hard: bool, runs: bool = False) -> None:
+        """Choose what makes `name`. `hard`: it must exist; `runs`: who may read it runs here, and would miss a value left out."""
+        key = (name, at, hard, hard or runs)
+        if key in self._needed or (name, at, True, True) in self._needed:
             return
         self._needed.add(key)
         if at != END:
@@ -71,7 +72,7 @@ class Slicer:
             if position in changes:
                 reason = f"changes `{name}` for {self.judge.user_of(user)}"
                 self.writes[position].add(name)
-            if self.judge.judge(position, name, user, at, hard=hard):
+            if self.judge.judge(position, name, user, at, hard=hard or runs):
                 self._include(position, reason, at)
 
     def _include(self, position: int, why: str, at: int) -> None:
@@ -84,7 +85,7 @@ class Slicer:
             for name in sorted(hard_names(statement) if lazy else statement.now):
                 self._need(name, position, position, hard=True)
             for name in sorted(statement.maybe):
-                self._need(name, position, position, hard=False)
+                self._need(name, position, position, hard=False, runs=True)
             for name in sorted(statement.later):
                 self._need(name, END, position, hard=True)
             for name in sorted(statement.soft | (statement.now if lazy else frozenset())):
@@ -194,7 +195,7 @@ class Slicer:
 
     def wanted_now(self) -> set[str]:
         """Names whose present value the step may read."""
-        return {name for name, at, hard in self._needed if at == END and hard}
+        return {name for name, at, hard, _ in self._needed if at == END and hard}
 
     def imported(self) -> set[str]:
         """Top-level names of the modules that chosen statements import, anywhere in them."""

@@ -58,6 +58,8 @@ def _part_problem(part: str, low: int, high: int, names: tuple[str, ...]) -> str
         return f"{span} is outside {low}–{high}"
     if numbers != sorted(numbers):
         return f"{span} runs backwards"
+    if step is not None and len(numbers) == 2 and numbers[0] == numbers[1]:
+        return f"{part} is one number (and read differently by different programs): write {numbers[0]}"
     return None
 
 

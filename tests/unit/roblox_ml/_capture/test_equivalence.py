@@ -84,6 +84,7 @@ def outcome(function):
 @example(["a = a", "a.append(3)"], ["f()"])
 @example(["a = [a]", "a[0].append(3)"], ["f()"])
 @example(["c, a = a, 0", "c.append(3)"], ["f()"])
+@example(["a = f()\ntry:\n    a = a[0]\nexcept Exception:\n    a = 0"], ["a"])
 def test_slice_equals_notebook_or_refuses(chain, wanted):
     namespace, executed = run_notebook(chain)
     step = f"def step():\n    return ({', '.join(wanted)},)"

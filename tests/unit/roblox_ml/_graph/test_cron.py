@@ -28,6 +28,7 @@ def test_good_schedules(expression: str) -> None:
         ("0 3 * * 7", "day of week"),
         ("*/0 3 * * *", "never advances"),
         ("30-10 3 * * *", "backwards"),
+        ("0 3-3/2 * * *", "write 3"),
         ("0 3 * * ,", "not a number"),
         (5, "no text"),
     ],

@@ -29,7 +29,8 @@ FIXED = (
 def field(low: int, high: int) -> st.SearchStrategy[str]:
     number = st.integers(low, high)
     spans = st.tuples(number, number).map(lambda p: f"{min(p)}-{max(p)}")
-    steps = st.tuples(st.one_of(st.just("*"), spans), st.integers(1, 6)).map(lambda p: f"{p[0]}/{p[1]}")
+    stretches = st.tuples(number, number).filter(lambda p: p[0] != p[1]).map(lambda p: f"{min(p)}-{max(p)}")
+    steps = st.tuples(st.one_of(st.just("*"), stretches), st.integers(1, 6)).map(lambda p: f"{p[0]}/{p[1]}")
     lists = st.lists(number, min_size=1, max_size=3).map(lambda several: ",".join(map(str, several)))
     return st.one_of(st.just("*"), number.map(str), spans, steps, lists)
 
