@@ -199,8 +199,10 @@ def test_ctrl_c_cancels_and_ends_the_steps(tmp_path: Path) -> None:
     place.mkdir()
     program = PROGRAM.format(support=str(SUPPORT), source=SOURCE, place=str(place))
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as executor:
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Tests started in the background of a shell inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as executor:  # fmt: skip
         assert executor.stdout is not None
         run_id = executor.stdout.readline().strip()
         wait_for(lambda: (place / "pids").exists())
