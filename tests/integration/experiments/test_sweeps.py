@@ -104,7 +104,17 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(tuned: Any, place: Path, rml
                 amid = any(t["state"] == "RUNNING" and len(t["reports"]) > 1 for t in trials)
                 return amid and sum(t["state"] in ("SUCCEEDED", "PRUNED") for t in trials) >= least
 
-            wait_for(lambda: driver.poll() is not None or so_many())
+            def halted_amid() -> bool:
+                """Looked at again while it stands still: what is read is what the kill finds."""
+                if not so_many():
+                    return False
+                os.kill(driver.pid, signal.SIGSTOP)
+                if so_many():
+                    return True
+                os.kill(driver.pid, signal.SIGCONT)
+                return False
+
+            wait_for(lambda: driver.poll() is not None or halted_amid())
             assert driver.poll() is None, "it ended before it was killed"
             os.kill(driver.pid, signal.SIGKILL)
         before = {t["number"]: t for t in json.loads(state.read_text())["trials"]}
