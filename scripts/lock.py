@@ -20,6 +20,8 @@ LOCKS = {
     "platform": ("x86_64-manylinux_2_28", ()),
     "dev": ("x86_64-manylinux_2_28", ()),
     "triton": ("x86_64-manylinux_2_28", ()),
+    "peers": ("x86_64-manylinux_2_28", ()),
+    "peers-mlserver": ("x86_64-manylinux_2_28", ()),
     "triton-server": ("x86_64-manylinux_2_35", ("--no-deps",)),  # only the wheel itself: it is unpacked, not installed
 }
 
