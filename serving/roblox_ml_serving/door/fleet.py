@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any
 
 import grpc
@@ -95,6 +95,10 @@ class Fleet:
         offset = self._turn % len(servers)
         in_turn = servers[offset:] + servers[:offset]
         return min(in_turn, key=lambda server: (server.resting_until > now, server.in_flight))
+
+    def named(self, names: Iterable[str]) -> list[Server]:
+        """Those of `names` that there are."""
+        return [found for name in names if (found := self._servers.get(name)) is not None]
 
     @staticmethod
     def rest(server: Server) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from math import ceil
 from typing import Any, NoReturn
 
 import grpc
@@ -90,7 +91,13 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
         answer = [(inference_id.HEADER, identity)]
         context.set_trailing_metadata(answer)
         timeout = timeout_seconds(metadata.get(TIMEOUT_HEADER), self._door.settings.deadline_s)
-        target, response = await self._infer_one(request, min(timeout, context.time_remaining() or timeout))
+        try:
+            target, response = await self._infer_one(request, min(timeout, context.time_remaining() or timeout))
+        except Refused as refused:
+            if (seconds := refused.refusal.retry_after) is not None:
+                answer.append(("retry-after-ms", str(max(1, ceil(seconds * 1000)))))
+                context.set_trailing_metadata(answer)
+            raise
         context.set_trailing_metadata([*answer, (VERSION_HEADER, target.version_text)])
         return response
 
@@ -111,6 +118,10 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
             return await _exchange(server.model_infer, target, payload, timeout - (time.monotonic() - started))
 
         try:
+            if (handler := door.handler(first)) is not None:
+                answer = await handler.grpc(request, asyncio.get_running_loop().time() + timeout)
+                code = "OK"
+                return first, answer
             target, response = await door.ask(endpoint, "grpc", call)
             if target is not first:
                 meter.in_flight.dec()

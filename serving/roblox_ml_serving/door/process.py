@@ -16,8 +16,11 @@ from collections.abc import Callable
 import grpc
 import uvicorn
 from roblox_ml_core.settings import ControlPlaneSettings, DoorSettings, HomeSettings
+from roblox_ml_core.storage import BlobStore
 from roblox_ml_core.telemetry import log
 
+from ..preprocess import Prepared
+from ..preprocess.files import Files
 from .follower import Follower
 from .grpc_door import GrpcDoor
 from .one_write import OneWriteProtocol
@@ -58,7 +61,9 @@ async def serve(
     except RuntimeError as error:
         listening.close()
         raise PortTaken(_taken(settings.host, settings.grpc_port, "RML_DOOR_GRPC_PORT")) from error
-    follower = Follower(door, control=control, home=home)
+    files = Files(home.root / "serving" / "preprocess", BlobStore(home.store_url, token=home.read_token()))
+    prepared = door.prepared = Prepared(door, files)
+    follower = Follower(door, control=control, home=home, prepared=prepared)
     follower.start_from_disk()
     following = asyncio.create_task(follower.run())
     web = uvicorn.Server(
@@ -83,7 +88,7 @@ async def serve(
     web.should_exit = True
     await asyncio.gather(grpc_server.stop(_DRAIN_S), serving, return_exceptions=True)
     await asyncio.gather(following, stopping, return_exceptions=True)
-    await asyncio.gather(follower.close(), door.fleet.close())
+    await asyncio.gather(follower.close(), prepared.close(), door.fleet.close())
     for task in ended:
         task.result()  # a follower or server that ended by itself did so with an error: let it be seen
 

@@ -24,6 +24,7 @@ class Reason(enum.Enum):
     UPSTREAM_LOST = (503, "UNAVAILABLE", "lost")
     OVERLOADED = (503, "UNAVAILABLE", "overloaded")
     DEADLINE = (504, "DEADLINE_EXCEEDED")
+    BUSY = (429, "RESOURCE_EXHAUSTED", "busy")
 
     @property
     def http_status(self) -> int:
@@ -46,15 +47,21 @@ class Refusal:
 
     reason: Reason
     message: str
+    retry_after_s: float | None = None  # where it is known better than by the reason alone
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds after which asking again may help; None where it cannot."""
+        return self.reason.retry_after_s if self.retry_after_s is None else self.retry_after_s
 
 
 class Refused(Exception):
     """Carries a refusal from where it is found to where it is answered."""
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: Reason, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
-        self.refusal = Refusal(reason, message)
+        self.refusal = Refusal(reason, message, retry_after_s)
 
     @classmethod
     def of(cls, refusal: Refusal) -> Refused:
-        return cls(refusal.reason, refusal.message)
+        return cls(refusal.reason, refusal.message, refusal.retry_after_s)

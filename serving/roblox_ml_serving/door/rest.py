@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import metadata
+from math import ceil
 from typing import Any
 
 from roblox_ml_core.http import (
@@ -24,6 +25,7 @@ from roblox_ml_core.http.asgi import BodyTooLarge, Receive, Scope, Send, read_bo
 from roblox_ml_core.telemetry import exposition
 
 from . import inference_id
+from .bodies import HungUp, decode_body, while_connected
 from .fleet import Server
 from .refusals import Reason, Refused
 from .rewrite import rename_json
@@ -78,7 +80,7 @@ class RestDoor:
                 await self._other(parts, scope, send)
         except Refused as refused:
             await _refuse(send, refused, extra)
-        except ConnectionLost:
+        except (ConnectionLost, HungUp):
             return  # the client went away in the middle of its request: there is nobody to answer
         except Exception:
             logger.exception("the door failed on %s", scope["path"][:200])
@@ -121,6 +123,20 @@ class RestDoor:
                 code, failed = "499", False
                 raise
 
+            target = door.target(endpoint)
+            if (handler := door.handler(target)) is not None:
+                if target is not first:
+                    meter.in_flight.dec()
+                    meter = door.metrics.meter(endpoint, target.version_text, "rest")
+                    meter.in_flight.inc()
+                plain, json_length = decode_body(forward, body, door.settings.max_body_bytes)
+                work = handler.rest(plain, json_length, deadline)
+                headers, answer = await while_connected(work, receive)
+                code, failed = "200", False
+                extra.append((_VERSION, target.version_text.encode()))
+                await respond(send, 200, headers + extra, answer)
+                return
+
             async def call(server: Server, target: Target) -> Response:
                 return await _exchange(server, target, b"POST", b"/infer", forward, body, deadline)
 
@@ -135,6 +151,9 @@ class RestDoor:
         except Refused as refused:
             code = str(refused.refusal.reason.http_status)
             failed = refused.refusal.reason.http_status >= 500
+            raise
+        except HungUp:
+            code, failed = "499", False
             raise
         finally:
             meter.in_flight.dec()
@@ -268,8 +287,9 @@ async def _pass_on(send: Send, target: Target, response: Response, extra: Header
 async def _refuse(send: Send, refused: Refused, extra: Headers) -> None:
     reason = refused.refusal.reason
     headers = list(extra)
-    if reason.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % reason.retry_after_s))
+    if (seconds := refused.refusal.retry_after) is not None:
+        headers.append((b"retry-after", b"%d" % max(1, ceil(seconds))))
+        headers.append((b"retry-after-ms", b"%d" % max(1, ceil(seconds * 1000))))
     await respond_json(send, reason.http_status, {"error": refused.refusal.message}, headers)
 
 

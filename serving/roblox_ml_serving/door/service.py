@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from roblox_ml_core.settings import DoorSettings
 
@@ -12,6 +12,9 @@ from .fleet import Fleet, Server
 from .metrics import Metrics
 from .refusals import Reason, Refusal, Refused
 from .snapshot import EMPTY, Snapshot, Target, resolve
+
+if TYPE_CHECKING:
+    from ..preprocess import Handler, Prepared
 
 __all__ = ["Door", "Lost", "timeout_seconds"]
 
@@ -34,6 +37,7 @@ class Door:
         self.metrics = Metrics()
         self.fleet = Fleet()
         self.snapshot: Snapshot = EMPTY
+        self.prepared: Prepared | None = None  # set by the process that owns this door
         self._confirmed = time.monotonic()
         self.metrics.generation.set_function(lambda: self.snapshot.generation)
         self.metrics.age.set_function(lambda: time.monotonic() - self._confirmed)
@@ -42,6 +46,8 @@ class Door:
         """Use another snapshot from the next request on."""
         self.fleet.update(snapshot)
         self.snapshot = snapshot
+        if self.prepared is not None:
+            self.prepared.adopt([entry for entry in snapshot.endpoints.values() if isinstance(entry, Target)])
 
     def confirm(self, age_s: float = 0.0) -> None:
         """The control plane said, `age_s` seconds ago, that the snapshot in use is the current one."""
@@ -62,6 +68,12 @@ class Door:
         if isinstance(entry, Refusal):
             raise Refused.of(entry)
         return entry
+
+    def handler(self, target: Target) -> Handler | None:
+        """Who answers the target's requests; None where bytes pass through."""
+        if target.serving.preprocess is None or self.prepared is None:
+            return None
+        return self.prepared.handler(target)
 
     def refuse_version(self, endpoint: str) -> Refused:
         """The answer to a client that names a version."""

@@ -7,15 +7,17 @@ the version that answered last goes on answering.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
+from ..preprocess.spec import DEFAULT, Policy, Spec, SpecInvalid
 from .refusals import Reason, Refusal
 
-__all__ = ["ServerAddress", "Snapshot", "SnapshotInvalid", "Target", "Version", "build", "resolve"]
+__all__ = ["ServerAddress", "Snapshot", "SnapshotInvalid", "Target", "Version", "build", "resolve", "specs"]
 
 SCHEMA = 1
 
@@ -31,6 +33,7 @@ class Version:
     model: str
     version: int
     digest: str = ""
+    preprocess: Spec | None = field(default=None, compare=False)  # part of the package, so the digest says it already
 
     @property
     def key(self) -> str:
@@ -54,6 +57,7 @@ class Target:
     serving: Version
     replicas: tuple[str, ...]
     is_desired: bool  # False: the version before answers because the desired one is not ready yet
+    policy: Policy = DEFAULT
     triton_model: str = field(init=False)
     http_base: bytes = field(init=False)
     version_text: str = field(init=False)
@@ -92,8 +96,23 @@ def resolve(snapshot: Snapshot, endpoint: str) -> Target | Refusal:
     return _unknown(snapshot, endpoint)
 
 
-def build(document: Mapping[str, Any], kept: Mapping[str, Version] = MappingProxyType({})) -> Snapshot:
-    """The snapshot of a control plane's document. `kept` is what answered until now (`Snapshot.serving`).
+def specs(document: Mapping[str, Any], kept: Mapping[str, Version] = MappingProxyType({})) -> list[Spec]:
+    """What must be prepared before every endpoint of the document, and what answered until now, can answer."""
+    found: list[Spec | None] = [version.preprocess for version in kept.values()]
+    for entry in document["endpoints"].values():
+        with suppress(SpecInvalid):
+            found.append(Spec.read(entry.get("preprocess")))
+    return [spec for spec in dict.fromkeys(found) if spec is not None]
+
+
+def build(
+    document: Mapping[str, Any],
+    kept: Mapping[str, Version] = MappingProxyType({}),
+    prepared: Container[Spec] = (),
+) -> Snapshot:
+    """The snapshot of a control plane's document.
+
+    `kept` is what answered until now (`Snapshot.serving`), `prepared` which preprocessing is loaded.
 
     Raises:
         SnapshotInvalid: the document has another schema or shape.
@@ -104,7 +123,9 @@ def build(document: Mapping[str, Any], kept: Mapping[str, Version] = MappingProx
         listed = sorted(document["servers"].items())
         servers = {name: ServerAddress(str(entry["http"]), str(entry["grpc"])) for name, entry in listed}
         ready = {name: dict(document["servers"][name]["ready"]) for name in servers}
-        endpoints = {name: _decide(name, entry, kept.get(name), ready) for name, entry in document["endpoints"].items()}
+        endpoints = {
+            name: _decide(name, entry, kept.get(name), ready, prepared) for name, entry in document["endpoints"].items()
+        }
         return Snapshot(int(document["generation"]), MappingProxyType(endpoints), MappingProxyType(servers))
     except (KeyError, TypeError, AttributeError) as error:
         raise SnapshotInvalid(f"the snapshot lacks or misuses a field: {error!r}") from error
@@ -113,16 +134,30 @@ def build(document: Mapping[str, Any], kept: Mapping[str, Version] = MappingProx
 
 
 def _decide(
-    endpoint: str, entry: Mapping[str, Any], kept: Version | None, ready: Mapping[str, Mapping[str, str]]
+    endpoint: str,
+    entry: Mapping[str, Any],
+    kept: Version | None,
+    ready: Mapping[str, Mapping[str, str]],
+    prepared: Container[Spec],
 ) -> Target | Refusal:
-    desired = Version(str(entry["model"]), int(entry["version"]), str(entry["digest"]))
+    try:
+        spec, policy = Spec.read(entry.get("preprocess")), Policy.read(entry.get("policy"))
+    except SpecInvalid as error:  # this endpoint's trouble, not that of every other one
+        return Refusal(Reason.NOT_READY, f"endpoint {endpoint!r} cannot be served by this door: {error}")
+    desired = Version(str(entry["model"]), int(entry["version"]), str(entry["digest"]), spec)
     # Only a move that is not finished yet lets another version answer: the one that answered until now. A desired
     # version that is lost is refused until it is back; the one before it may have been rolled back for a reason.
     candidates = [desired] if kept is None else [desired, kept]
     for candidate in candidates:
         replicas = tuple(server for server, models in ready.items() if _has(models, candidate))
-        if replicas:
-            return Target(endpoint, candidate, replicas, is_desired=candidate == desired)
+        if replicas and (candidate.preprocess is None or candidate.preprocess in prepared):
+            return Target(endpoint, candidate, replicas, is_desired=candidate == desired, policy=policy)
+    if spec is not None and spec not in prepared:
+        return Refusal(
+            Reason.NOT_READY,
+            f"endpoint {endpoint!r} is not ready: this door has not loaded the files of its preprocessing ({spec.kind}) yet; "
+            "ask again in a moment, or look at the door's log",
+        )
     return Refusal(
         Reason.NOT_READY,
         f"endpoint {endpoint!r} is not ready: none of {len(ready)} model server(s) has version {desired.version} of "

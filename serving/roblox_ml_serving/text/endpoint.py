@@ -1,0 +1,293 @@
+"""Preprocess kind "text": a v2 request with texts in, labels with scores (or named entities) out.
+
+    parse → tokenise → cache → queue → batches to the model servers → softmax or entities → answer
+
+The queue belongs to a model version: endpoints that serve the same version share it. Cache and limits belong to the
+endpoint. What the cache keeps is the model's own numbers under the package's digest and the text's token ids, so a cached
+answer is the computed one, and another version can never be answered from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..backends.rml_text_heads import best, entities_json, softmax
+from ..backends.rml_text_plan import PlanError, TextPlan, allowed, cpu_flags, read_plan
+from ..backends.rml_text_tokens import Encoded, Tokens, as_text
+from ..door.refusals import Reason, Refused
+from ..door.service import Door
+from ..door.snapshot import Target, Version
+from ..preprocess.spec import Policy
+from .answer import to_grpc, to_rest
+from .batching import Cost, Queue
+from .cache import AnswerCache
+from .dispatch import BatchLost, Dispatcher, Expired, Overloaded
+from .measures import BatchMeter, Measures
+from .request import BadRequest, TextRequest, from_grpc, from_rest
+from .upstream import Replicas
+
+__all__ = ["TextEndpoint", "TextKind", "TextModel", "open_kind"]
+
+PLAN, TOKENIZER = "model/text.json", "model/tokenizer.json"
+#: More than this is tokenised in a thread, in slices: others must not wait for one large request.
+INLINE_TEXTS, INLINE_BYTES, SLICE = 32, 16_384, 128
+#: Entities of more texts than this are found in a thread.
+INLINE_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class TextModel:
+    """What the files of a text-cpu package say."""
+
+    plan: TextPlan
+    tokens: Tokens
+
+    @classmethod
+    def read(cls, files: Mapping[str, Path]) -> TextModel:
+        """Raises:
+        ValueError: a file is missing or cannot be used.
+        """
+        missing = [name for name in (PLAN, TOKENIZER) if name not in files]
+        if missing:
+            raise ValueError(f"the snapshot names no {' and no '.join(missing)}")
+        try:
+            plan = read_plan(files[PLAN].read_bytes())
+            return cls(plan, Tokens(files[TOKENIZER].read_text(encoding="utf-8"), plan))
+        except PlanError:
+            raise
+        except Exception as error:  # the tokenizers library raises bare Exception
+            raise ValueError(f"{TOKENIZER} cannot be used: {error}") from error
+
+    @property
+    def cost(self) -> Cost:
+        """Of the engine that a server like this machine would open; measured times correct it."""
+        cost = allowed(self.plan, cpu_flags())[0].cost
+        return Cost(cost.call_us, cost.token_us)
+
+
+class _Serving:
+    """One model version: its queue, its servers, its counters."""
+
+    def __init__(self, door: Door, measures: Measures, version: Version, model: TextModel) -> None:
+        self.version = version
+        self._measures, self._labels = measures, (version.model, str(version.version))
+        meter = BatchMeter(measures, *self._labels)
+        self.replicas = Replicas(door.fleet, version, model.plan.task == "token")
+        queue = Queue(model.plan.buckets, model.plan.batch_tokens, model.cost)
+        self.dispatcher = Dispatcher(self.replicas, queue, observer=meter)
+        measures.rows.labels(*self._labels).set_function(lambda: queue.rows)
+        measures.correction.labels(*self._labels).set_function(lambda: queue.cost.correction)
+
+    async def close(self) -> None:
+        self.dispatcher.close()
+        await self.replicas.close()
+        for gauge in (self._measures.rows, self._measures.correction):
+            gauge.remove(*self._labels)
+
+
+class TextKind:
+    """All text endpoints of one door process."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._measures = Measures(door.metrics.registry)
+        self._serving: dict[Version, _Serving] = {}
+        self._endpoints: dict[str, TextEndpoint] = {}
+        self._caches: dict[str, tuple[Policy, AnswerCache]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def load(self, files: Mapping[str, Path]) -> TextModel:
+        return TextModel.read(files)
+
+    def handler(self, target: Target, loaded: TextModel) -> TextEndpoint:
+        known = self._endpoints.get(target.endpoint)
+        if known is None or known.target is not target:
+            serving = self._serving.get(target.serving)
+            if serving is None:
+                serving = self._serving[target.serving] = _Serving(self._door, self._measures, target.serving, loaded)
+            serving.replicas.names = target.replicas
+            known = TextEndpoint(target, loaded, serving.dispatcher, self._cache(target), self._measures)
+            self._endpoints[target.endpoint] = known
+        return known
+
+    def adopt(self, targets: Collection[Target]) -> None:
+        now = {target.endpoint: target for target in targets}
+        served = {target.serving for target in targets}
+        for name in [name for name in self._endpoints if name not in now]:
+            del self._endpoints[name]
+        for name in [name for name in self._caches if name not in now]:
+            del self._caches[name]
+            for gauge in (self._measures.cached, self._measures.cached_bytes):
+                gauge.remove(name)
+        for name, target in now.items():
+            known = self._endpoints.get(name)
+            if known is not None and known.target.serving != target.serving and name in self._caches:
+                self._caches[name][1].invalidate(known.prefix)
+        for target in targets:
+            if (serving := self._serving.get(target.serving)) is not None:
+                serving.replicas.names = target.replicas
+                serving.dispatcher.wake()
+        for version in [version for version in self._serving if version not in served]:
+            if self._serving[version].dispatcher.idle:  # else at the next news: its requests end with their version
+                task = asyncio.ensure_future(self._serving.pop(version).close())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(serving.close() for serving in self._serving.values()), *self._closing)
+
+    def _cache(self, target: Target) -> AnswerCache | None:
+        policy = target.policy
+        if not policy.caches:
+            self._caches.pop(target.endpoint, None)
+            return None
+        kept = self._caches.get(target.endpoint)
+        limits = (policy.cache_entries, policy.cache_bytes)
+        if kept is None or (kept[0].cache_entries, kept[0].cache_bytes) != limits:
+            cache = AnswerCache(*limits)
+            kept = self._caches[target.endpoint] = (policy, cache)
+            self._measures.cached.labels(target.endpoint).set_function(lambda: len(cache))
+            self._measures.cached_bytes.labels(target.endpoint).set_function(lambda: cache.bytes)
+        return kept[1]
+
+
+class TextEndpoint:
+    """One endpoint at one version."""
+
+    def __init__(
+        self, target: Target, model: TextModel, dispatcher: Dispatcher, cache: AnswerCache | None, measures: Measures
+    ) -> None:
+        self.target = target
+        self.prefix = target.serving.digest.encode() + b":"
+        self._model = model
+        self._dispatcher = dispatcher
+        self._cache = cache
+        self._max_wait_s = target.policy.max_wait_ms / 1000
+        self._max_rows = target.policy.max_rows
+        self._is_token = model.plan.task == "token"
+        self._measures = measures
+        self._hits = measures.hits.labels(target.endpoint)
+        self._misses = measures.misses.labels(target.endpoint)
+        self._duplicates = measures.duplicates.labels(target.endpoint)
+        self._truncated = measures.truncated.labels(target.endpoint)
+
+    async def rest(
+        self, body: bytes, json_length: int | None, deadline: float
+    ) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        try:
+            request = from_rest(body, json_length)
+        except BadRequest as error:
+            raise Refused(Reason.BAD_REQUEST, str(error)) from None
+        outputs = await self._outputs(request, deadline)
+        headers, answer = to_rest(request, self.target.endpoint, self.target.version_text, outputs)
+        return list(headers), answer
+
+    async def grpc(self, message: bytes, deadline: float) -> bytes:
+        try:
+            request = from_grpc(message)
+        except BadRequest as error:
+            raise Refused(Reason.BAD_REQUEST, str(error)) from None
+        outputs = await self._outputs(request, deadline)
+        return to_grpc(request, self.target.endpoint, self.target.version_text, outputs)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    async def _outputs(self, request: TextRequest, deadline: float) -> dict[str, Any]:
+        texts = request.texts
+        if len(texts) > self._max_rows:
+            raise Refused(
+                Reason.TOO_LARGE, f"{len(texts)} texts in one request; endpoint {self.target.endpoint!r} takes {self._max_rows}"
+            )  # fmt: skip
+        encoded = await self._encode(texts, deadline)
+        logits = await self._logits(encoded, deadline)
+        if not self._is_token:
+            scores = softmax(np.stack(logits)) if logits else np.zeros((0, len(self._model.plan.labels)), np.float32)
+            return {"label": best(scores, self._model.plan.labels), "scores": scores}
+        if len(texts) > INLINE_ROWS:
+            return {"entities": await asyncio.to_thread(self._entities, texts, encoded, logits)}
+        return {"entities": self._entities(texts, encoded, logits)}
+
+    def _entities(self, texts: Sequence[bytes], encoded: Sequence[Encoded], logits: Sequence[Any]) -> list[bytes]:
+        labels = self._model.plan.labels
+        return [
+            entities_json(found, row.offsets or (), as_text(text), labels)
+            for text, row, found in zip(texts, encoded, logits, strict=True)
+        ]
+
+    async def _encode(self, texts: Sequence[bytes], deadline: float) -> list[Encoded]:
+        tokens = self._model.tokens
+        if len(texts) <= INLINE_TEXTS and sum(map(len, texts)) <= INLINE_BYTES:
+            encoded = tokens.encode(texts)
+        else:
+            self._admit(len(texts), 0.0, deadline)  # before any work: told at once
+            encoded = []
+            for start in range(0, len(texts), SLICE):
+                encoded += await asyncio.to_thread(tokens.encode, texts[start : start + SLICE])
+        if cut := sum(row.truncated for row in encoded):
+            self._truncated.inc(cut)
+        return encoded
+
+    async def _logits(self, encoded: Sequence[Encoded], deadline: float) -> list[Any]:
+        """One array per text: from the cache, else computed, each distinct text once."""
+        distinct = {row.ids: row for row in encoded}
+        if len(distinct) < len(encoded):
+            self._duplicates.inc(len(encoded) - len(distinct))
+        found: dict[bytes, Any] = {}
+        if self._cache is not None:
+            classes = len(self._model.plan.labels)
+            for ids in distinct:
+                kept = self._cache.get(self.prefix + ids)
+                if kept is not None:
+                    found[ids] = self._shaped(np.frombuffer(kept, dtype="<f4"), classes)
+            self._hits.inc(len(found))
+            self._misses.inc(len(distinct) - len(found))
+        missing = [row for ids, row in distinct.items() if ids not in found]
+        if missing:
+            row_us = self._dispatcher.queue.cost.row_us
+            self._admit(len(missing), sum(row_us(row.length) for row in missing), deadline)
+            computed = await self._compute(missing, deadline)
+            for row, logits in zip(missing, computed, strict=True):
+                found[row.ids] = logits
+                if self._cache is not None:
+                    self._cache.put(self.prefix + row.ids, logits.tobytes())
+        return [found[row.ids] for row in encoded]
+
+    def _shaped(self, logits: Any, classes: int) -> Any:
+        return logits.reshape(-1, classes) if self._is_token else logits
+
+    def _admit(self, rows: int, work_us: float, deadline: float) -> None:
+        try:
+            self._dispatcher.admit(rows, work_us, deadline, self._max_wait_s, self._max_rows)
+        except Overloaded as error:
+            self._measures.refused.labels(self.target.endpoint, error.reason).inc()
+            raise Refused(
+                Reason.BUSY,
+                f"endpoint {self.target.endpoint!r} is busy: {error}; ask again in {max(1, round(error.retry_after_s * 1000))} ms",
+                error.retry_after_s,
+            ) from None
+
+    async def _compute(self, missing: Sequence[Encoded], deadline: float) -> list[Any]:
+        try:
+            return await self._dispatcher.ask(missing, deadline, share=self._cache is not None)
+        except Expired:
+            self._measures.refused.labels(self.target.endpoint, "expired").inc()
+            raise Refused(
+                Reason.DEADLINE, f"endpoint {self.target.endpoint!r} did not answer before the deadline"
+            ) from None
+        except BatchLost as error:
+            raise Refused(
+                Reason.UPSTREAM_LOST,
+                f"no model server answered for endpoint {self.target.endpoint!r}, asked three times ({error}); "
+                "ask again in a moment",
+            ) from None
+
+
+def open_kind(door: Door) -> TextKind:
+    """The kind "text" of a door."""
+    return TextKind(door)
