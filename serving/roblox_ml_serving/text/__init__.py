@@ -1,0 +1,1 @@
+"""Text models: requests, batches and answers at the door; the optimiser that makes them fast."""
