@@ -183,13 +183,14 @@ class TrialStack:
 
     def _write_snapshot(self, packages: Mapping[str, ModelPackage]) -> None:
         blobs = BlobStore((self._home / "store").as_uri())
+        by_name = bool(self._policy.keys() & packages.keys())
         endpoints, ready = {}, {}
         for name, package in packages.items():
             entry: dict[str, Any] = {"model": name, "version": VERSION, "digest": package.digest, "previous": None}
             if package.format == TEXT_CPU:
                 files = {path: blobs.put_file(package.root / path) for path in PREPROCESSED}
                 entry["preprocess"] = {"kind": "text", "files": files}
-                entry["policy"] = self._policy.get(name, self._policy)
+                entry["policy"] = self._policy.get(name, {}) if by_name else self._policy
             endpoints[name] = entry
             ready[f"{name}/{VERSION}"] = package.digest
         address = {"http": self.triton_http, "grpc": self.triton_grpc, "ready": ready}
