@@ -179,10 +179,21 @@ class RegistryClient:
     # -- endpoints -------------------------------------------------------------------------------------------------
 
     def put_endpoint(
-        self, endpoint: str, model: str, *, alias: str | None = None, version: int | None = None
+        self,
+        endpoint: str,
+        model: str,
+        *,
+        alias: str | None = None,
+        version: int | None = None,
+        policy: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Create or point an endpoint at a model's alias (it follows it) or at one version."""
-        body = {"model": model, "alias": alias, "version": version}
+        """Create or point an endpoint at a model's alias (it follows it) or at one version.
+
+        `policy` has parts (`cache`, `queue`); a part that is left out stays as it is.
+        """
+        body: dict[str, Any] = {"model": model, "alias": alias, "version": version}
+        if policy is not None:
+            body["policy"] = dict(policy)
         return dict(self.call("PUT", f"/v1/endpoints/{endpoint}", body))
 
     def endpoints(self) -> list[dict[str, Any]]:

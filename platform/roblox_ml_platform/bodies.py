@@ -92,10 +92,32 @@ class RollbackBody(Body):
     reason: _Short = "rollback"
 
 
+class CachePolicy(Body):
+    """What a door may keep of an endpoint's answers; zero: nothing."""
+
+    entries: Annotated[int, Field(ge=0, le=100_000_000)] = 0
+    bytes: Annotated[int, Field(ge=0, le=1 << 40)] = 0
+
+
+class QueuePolicy(Body):
+    """How long an endpoint's line may be before a request is told to come back."""
+
+    max_wait_ms: Annotated[float, Field(gt=0, le=3_600_000, allow_inf_nan=False)] = 200
+    max_rows: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+
+
+class PolicyBody(Body):
+    """A part that is left out stays as it is."""
+
+    cache: CachePolicy | None = None
+    queue: QueuePolicy | None = None
+
+
 class EndpointBody(Body):
     model: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
     alias: Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,62}$")] | None = None
     version: _Number | None = None
+    policy: PolicyBody | None = None
 
 
 class State(Body):

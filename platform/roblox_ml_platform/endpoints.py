@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,26 @@ from .records import audit, iso
 from .rollback import stack_of, target
 from .versions import lock_model, require
 
-__all__ = ["Target", "delete_endpoint", "describe", "list_endpoints", "model_of", "needed_versions", "put", "rollback"]
+__all__ = [
+    "POLICY",
+    "Target",
+    "delete_endpoint",
+    "describe",
+    "list_endpoints",
+    "model_of",
+    "needed_versions",
+    "preprocess_of",
+    "put",
+    "rollback",
+]
+
+#: The policy of an endpoint of which nobody said anything: nothing is kept, lines are short.
+POLICY: Mapping[str, Mapping[str, Any]] = {
+    "cache": {"entries": 0, "bytes": 0},
+    "queue": {"max_wait_ms": 200, "max_rows": 10_000},
+}
+#: What doors do in front of a model, by its package's format: the kind, and the files they need for it.
+_PREPROCESS = {"text-cpu": ("text", ("model/tokenizer.json", "model/text.json"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +48,16 @@ class Target:
     version: int | None
 
 
-def put(connection: Connection, name: str, to: Target, actor: str, *, kind: str = "put") -> dict[str, Any]:
-    """Create the endpoint or point it elsewhere; its target must exist."""
+def put(
+    connection: Connection,
+    name: str,
+    to: Target,
+    actor: str,
+    *,
+    kind: str = "put",
+    policy: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Create the endpoint or point it elsewhere; its target must exist. The parts of `policy` replace those there are."""
     check_name(name, "endpoint name")
     if (to.alias is None) == (to.version is None):
         raise Invalid(
@@ -50,6 +78,13 @@ def put(connection: Connection, name: str, to: Target, actor: str, *, kind: str 
         connection.execute(insert(t.endpoint_events).values(**event))
         audit(connection, actor, f"endpoint.{kind}", name, **values)
         bump(connection, "snapshot", "desired")
+    if policy is not None:
+        before = dict(current["policy"] or {}) if current is not None else {}
+        after = {**before, **policy}
+        if after != before:
+            connection.execute(update(t.endpoints).where(t.endpoints.c.name == name).values(policy=after))
+            audit(connection, actor, "endpoint.policy", name, **after)
+            bump(connection, "snapshot")
     return describe(connection, name)
 
 
@@ -73,8 +108,19 @@ def describe(connection: Connection, name: str) -> dict[str, Any]:
         "digest": detail["digest"],
         "previous": _previous(connection, name, here, version),
         "signature": detail["signature"],
+        "preprocess": preprocess_of(detail["package"], detail["manifest"]),
+        "policy": {part: {**default, **(row["policy"] or {}).get(part, {})} for part, default in POLICY.items()},
         "created_at": iso(row["created_at"]),
     }
+
+
+def preprocess_of(package: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a door does with requests before they reach the model server; None: nothing."""
+    found = _PREPROCESS.get(package.get("format", ""))
+    if found is None:
+        return None
+    kind, paths = found
+    return {"kind": kind, "files": {path: manifest[path]["sha256"] for path in paths if path in manifest}}
 
 
 def model_of(connection: Connection, name: str) -> str | None:

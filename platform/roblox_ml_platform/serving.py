@@ -20,7 +20,7 @@ _FORGET_S = 24 * 3600.0
 
 def snapshot(connection: Connection) -> dict[str, Any]:
     """The policy snapshot: where each endpoint points and which server holds which version ready."""
-    fields = ("model", "alias", "version", "digest", "previous", "signature")
+    fields = ("model", "alias", "version", "digest", "previous", "signature", "preprocess", "policy")
     return {
         "schema": SCHEMA,
         "generation": counter(connection, "snapshot"),

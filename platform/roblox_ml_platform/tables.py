@@ -142,6 +142,8 @@ endpoints = Table(
     Column("alias", _NAME),
     Column("version", Integer),
     Column("created_at", Float, nullable=False),
+    # Cache and queue of the endpoint; empty: the defaults.
+    Column("policy", JSON, nullable=False, server_default="{}"),
 )
 
 endpoint_events = Table(

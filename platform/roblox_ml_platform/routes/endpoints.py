@@ -40,7 +40,9 @@ def put_endpoint(name: Name, body: EndpointBody, plane: Plane, who: Who, actor: 
         access.require(connection, who, "promote", model=body.model)
         if (before := endpoints.model_of(connection, name)) is not None:
             access.require(connection, who, "promote", model=before)
-        return endpoints.put(connection, name, endpoints.Target(body.model, body.alias, body.version), actor)
+        to = endpoints.Target(body.model, body.alias, body.version)
+        policy = None if body.policy is None else body.policy.model_dump(exclude_none=True)
+        return endpoints.put(connection, name, to, actor, policy=policy)
 
 
 @router.delete("/endpoints/{name}")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.rml_text_heads import best, entities_json, softmax
+from ..backends.rml_text_heads import entities_json, softmax
 from ..backends.rml_text_plan import PlanError, TextPlan, allowed, cpu_flags, read_plan
 from ..backends.rml_text_tokens import Encoded, Tokens, as_text
 from ..door.refusals import Reason, Refused
@@ -29,7 +29,7 @@ from .batching import Cost, Queue
 from .cache import AnswerCache
 from .dispatch import BatchLost, Dispatcher, Expired, Overloaded
 from .measures import BatchMeter, Measures
-from .request import BadRequest, TextRequest, from_grpc, from_rest
+from .request import OUTPUTS, BadRequest, TextRequest, from_grpc, from_rest
 from .upstream import Replicas
 
 __all__ = ["TextEndpoint", "TextKind", "TextModel", "open_kind"]
@@ -171,6 +171,8 @@ class TextEndpoint:
         self._max_wait_s = target.policy.max_wait_ms / 1000
         self._max_rows = target.policy.max_rows
         self._is_token = model.plan.task == "token"
+        self._names = OUTPUTS[model.plan.task]
+        self._labels = [label.encode() for label in model.plan.labels]
         self._measures = measures
         self._hits = measures.hits.labels(target.endpoint)
         self._misses = measures.misses.labels(target.endpoint)
@@ -181,7 +183,7 @@ class TextEndpoint:
         self, body: bytes, json_length: int | None, deadline: float
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
         try:
-            request = from_rest(body, json_length)
+            request = from_rest(body, json_length, self._names)
         except BadRequest as error:
             raise Refused(Reason.BAD_REQUEST, str(error)) from None
         outputs = await self._outputs(request, deadline)
@@ -190,7 +192,7 @@ class TextEndpoint:
 
     async def grpc(self, message: bytes, deadline: float) -> bytes:
         try:
-            request = from_grpc(message)
+            request = from_grpc(message, self._names)
         except BadRequest as error:
             raise Refused(Reason.BAD_REQUEST, str(error)) from None
         outputs = await self._outputs(request, deadline)
@@ -208,7 +210,7 @@ class TextEndpoint:
         logits = await self._logits(encoded, deadline)
         if not self._is_token:
             scores = softmax(np.stack(logits)) if logits else np.zeros((0, len(self._model.plan.labels)), np.float32)
-            return {"label": best(scores, self._model.plan.labels), "scores": scores}
+            return {"label": [self._labels[index] for index in scores.argmax(axis=-1)], "scores": scores}
         if len(texts) > INLINE_ROWS:
             return {"entities": await asyncio.to_thread(self._entities, texts, encoded, logits)}
         return {"entities": self._entities(texts, encoded, logits)}
