@@ -15,7 +15,7 @@ from .request import TextRequest
 __all__ = ["Headers", "to_grpc", "to_rest"]
 
 Headers = list[tuple[bytes, bytes]]
-#: An output is either texts (BYTES [rows]) or an array of numbers (FP32 [rows, n]).
+#: An output is either texts (BYTES [rows], str or UTF-8) or an array of numbers (FP32 [rows, n]).
 Output = Any
 
 _SIZE = Struct("<I")
@@ -25,7 +25,7 @@ _JSON: Headers = [(b"content-type", b"application/json")]
 def to_rest(request: TextRequest, endpoint: str, version: str, outputs: Mapping[str, Output]) -> tuple[Headers, bytes]:
     """Headers (without Content-Length) and body.
 
-    `outputs` has what the request wants: for BYTES a sequence of bytes, one per text; for FP32 an array [texts, n].
+    `outputs` has what the request wants: for BYTES a sequence of texts (str or UTF-8); for FP32 an array [texts, n].
     """
     tensors = []
     parts = [b""]
@@ -44,7 +44,7 @@ def to_rest(request: TextRequest, endpoint: str, version: str, outputs: Mapping[
             # A float32 as the double it equals, as Triton writes it.
             tensor["data"] = value.ravel().tolist()
         else:
-            tensor["data"] = [text.decode("utf-8", "replace") for text in value]
+            tensor["data"] = [text if isinstance(text, str) else text.decode("utf-8", "replace") for text in value]
         tensors.append(tensor)
     tree: dict[str, Any] = {"id": request.id} if request.id else {}
     tree |= {"model_name": endpoint, "model_version": version, "outputs": tensors}
@@ -76,5 +76,6 @@ def _raw(value: Output, numeric: bool) -> bytes:
     return _with_lengths(value)
 
 
-def _with_lengths(texts: Sequence[bytes]) -> bytes:
-    return b"".join([part for text in texts for part in (_SIZE.pack(len(text)), text)])
+def _with_lengths(texts: Sequence[bytes | str]) -> bytes:
+    encoded = [text.encode() if isinstance(text, str) else text for text in texts]
+    return b"".join([part for text in encoded for part in (_SIZE.pack(len(text)), text)])
