@@ -21,7 +21,17 @@ import numpy as np
 
 from examples.comment_sentiment.corpus import comments, weights
 
-__all__ = ["LABELS", "MAX_LENGTH", "Corpus", "Text", "distinct_texts", "length_line", "minilm", "sentiment", "token_lengths"]
+__all__ = [
+    "LABELS",
+    "MAX_LENGTH",
+    "Corpus",
+    "Text",
+    "distinct_texts",
+    "length_line",
+    "minilm",
+    "sentiment",
+    "token_lengths",
+]
 
 LABELS = ("negative", "neutral", "positive")
 MAX_LENGTH = 64

@@ -113,7 +113,9 @@ def _batches(lengths: np.ndarray, recipe: Recipe) -> Iterator[np.ndarray]:
         order = shuffle.permutation(len(lengths))
         pools = np.array_split(order, max(1, len(order) // (_POOL * size)))
         ready = [
-            pool[np.argsort(lengths[pool], kind="stable")][i : i + size] for pool in pools for i in range(0, len(pool), size)
+            pool[np.argsort(lengths[pool], kind="stable")][i : i + size]
+            for pool in pools
+            for i in range(0, len(pool), size)
         ]
         for i in shuffle.permutation(len(ready)):
             yield ready[i]

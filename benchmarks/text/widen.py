@@ -85,7 +85,9 @@ def to_distilbert(state: Mapping[str, torch.Tensor], config: Any) -> tuple[State
     out: State = {}
     segments = state["bert.embeddings.token_type_embeddings.weight"][0]
     out["distilbert.embeddings.word_embeddings.weight"] = state["bert.embeddings.word_embeddings.weight"].clone()
-    out["distilbert.embeddings.position_embeddings.weight"] = state["bert.embeddings.position_embeddings.weight"] + segments
+    out["distilbert.embeddings.position_embeddings.weight"] = (
+        state["bert.embeddings.position_embeddings.weight"] + segments
+    )
     for kind in ("weight", "bias"):
         out[f"distilbert.embeddings.LayerNorm.{kind}"] = state[f"bert.embeddings.LayerNorm.{kind}"].clone()
         for index in range(config.num_hidden_layers):
@@ -117,7 +119,9 @@ def jitter(state: Mapping[str, torch.Tensor], share: float, seed: int = 0) -> St
     """Noise of `share` of each matrix's own spread: equal units part for good."""
     draw = torch.Generator().manual_seed(seed)
     return {
-        name: v + share * v.std() * torch.randn(v.shape, generator=draw) if v.dim() == 2 and "embeddings" not in name else v
+        name: v + share * v.std() * torch.randn(v.shape, generator=draw)
+        if v.dim() == 2 and "embeddings" not in name
+        else v
         for name, v in state.items()
     }
 
