@@ -128,7 +128,7 @@ class TextKind:
         for name, target in now.items():
             known = self._endpoints.get(name)
             if known is not None and known.target.serving != target.serving and name in self._caches:
-                self._caches[name][1].invalidate(known.prefix)
+                self._caches[name][1].invalidate(known.target.serving.digest)
         for target in targets:
             if (serving := self._serving.get(target.serving)) is not None:
                 serving.replicas.names = target.replicas
@@ -153,7 +153,7 @@ class TextKind:
             cache = AnswerCache(*limits)
             kept = self._caches[target.endpoint] = (policy, cache)
             self._measures.cached.labels(target.endpoint).set_function(lambda: len(cache))
-            self._measures.cached_bytes.labels(target.endpoint).set_function(lambda: cache.bytes)
+            self._measures.cached_bytes.labels(target.endpoint).set_function(lambda: cache.used_bytes)
         return kept[1]
 
 
@@ -164,7 +164,6 @@ class TextEndpoint:
         self, target: Target, model: TextModel, dispatcher: Dispatcher, cache: AnswerCache | None, measures: Measures
     ) -> None:
         self.target = target
-        self.prefix = target.serving.digest.encode() + b":"
         self._model = model
         self._dispatcher = dispatcher
         self._cache = cache
@@ -241,12 +240,13 @@ class TextEndpoint:
         if len(distinct) < len(encoded):
             self._duplicates.inc(len(encoded) - len(distinct))
         found: dict[bytes, Any] = {}
+        keys: dict[bytes, bytes] = {}
         if self._cache is not None:
-            classes = len(self._model.plan.labels)
             for ids in distinct:
-                kept = self._cache.get(self.prefix + ids)
+                keys[ids] = key = self._cache.key(self.target.serving.digest, ids)
+                kept = self._cache.get(key)
                 if kept is not None:
-                    found[ids] = self._shaped(np.frombuffer(kept, dtype="<f4"), classes)
+                    found[ids] = self._shaped(np.frombuffer(kept, dtype="<f4"))
             self._hits.inc(len(found))
             self._misses.inc(len(distinct) - len(found))
         missing = [row for ids, row in distinct.items() if ids not in found]
@@ -257,11 +257,11 @@ class TextEndpoint:
             for row, logits in zip(missing, computed, strict=True):
                 found[row.ids] = logits
                 if self._cache is not None:
-                    self._cache.put(self.prefix + row.ids, logits.tobytes())
+                    self._cache.put(keys[row.ids], logits.tobytes())
         return [found[row.ids] for row in encoded]
 
-    def _shaped(self, logits: Any, classes: int) -> Any:
-        return logits.reshape(-1, classes) if self._is_token else logits
+    def _shaped(self, logits: Any) -> Any:
+        return logits.reshape(-1, len(self._labels)) if self._is_token else logits
 
     def _admit(self, rows: int, work_us: float, deadline: float) -> None:
         try:
