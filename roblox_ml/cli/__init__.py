@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from . import _data, _experiments, _explain, _identity, _models, _notify, _pipelines, _schedules, _serving, _stack
+from . import (
+    _bench,
+    _data,
+    _experiments,
+    _explain,
+    _identity,
+    _models,
+    _notify,
+    _pipelines,
+    _schedules,
+    _serving,
+    _stack,
+)
 
 app = typer.Typer(
     name="rml",
@@ -25,6 +37,7 @@ _experiments.add_to(app)
 _notify.add_to(app)
 _identity.add_to(app)
 _schedules.add_to(app)
+_bench.add_to(app)
 
 
 def main() -> None:

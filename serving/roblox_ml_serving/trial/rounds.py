@@ -87,7 +87,6 @@ class Pool:
                 **command,
                 "do": "load",
                 "name": name,
-                "backends": str(BACKENDS),
                 "start": i * texts // len(self._processes),
             }
             for i in range(len(self._processes))

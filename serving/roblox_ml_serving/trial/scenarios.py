@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["ARTICLE", "BASELINE", "NO_AMX", "Lengths", "Scenario", "lengths", "repeated", "workers_of_the_article"]
+__all__ = ["ARTICLE", "BASELINE", "LESS_CPU", "Lengths", "Scenario", "lengths", "repeated", "workers_of_the_article"]
 
 ARTICLE_CORES, ARTICLE_WORKERS, ARTICLE_REQUESTS = 36, 32, 1000
 PADDED = 128
 
 # How each runtime is told to use less than the machine has: oneDNN (PyTorch, OpenVINO) and CTranslate2 obey these;
 # ONNX Runtime's kernels obey nothing, so its row stays what the machine can do.
-NO_AMX: Mapping[str, Mapping[str, str]] = MappingProxyType(
+LESS_CPU: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "avx512-vnni": {
             "RML_CPU_FLAGS": "avx2,avx512f,avx512bw,avx512vl,avx512dq,avx512_vnni",

@@ -104,7 +104,7 @@ def run(
     """Measure one package on these texts.
 
     `checkpoints`: trained weights of the article's shapes by depth; without, random ones (their speed is the same).
-    `env`: for every process, e.g. the instruction set of another machine (`scenarios.NO_AMX`).
+    `env`: for every process, e.g. the instruction set of another machine (`scenarios.LESS_CPU`).
     """
     about = read(package)
     notes: list[str] = []
