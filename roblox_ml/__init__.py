@@ -33,6 +33,7 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "dataset": ("._graph.system", "dataset"),
     "datasets": (".datasets", None),
     "deploy": ("._deploy", "deploy"),
+    "distill": ("._distill", "distill"),
     "due_date": ("._graph.schedule", "due_date"),
     "email": (".notify", "email"),
     "endpoint": ("._deploy", "endpoint"),
@@ -84,6 +85,7 @@ __all__ = [
     "dataset",
     "datasets",
     "deploy",
+    "distill",
     "due_date",
     "email",
     "endpoint",
@@ -150,6 +152,7 @@ if TYPE_CHECKING:
     from ._cards.collect import card
     from ._compare.comparing import compare
     from ._deploy import deploy, endpoint, undeploy
+    from ._distill import distill
     from ._env._private import index
     from ._explain import explain
     from ._graph.cluster import secret, toleration

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from roblox_ml_serving.backends import rml_text_heads
 
+from roblox_ml._text_training import logits_of
+
 from .corpora import MAX_LENGTH, minilm
 from .entities import TAGS, Span, entity_f1, silver, tags
-from .finetune import Recipe, fine_tune, logits_of
+from .finetune import Recipe, fine_tune
 
 __all__ = ["build", "spans_of"]
 

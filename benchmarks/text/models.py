@@ -145,7 +145,9 @@ def _start(name: str, place: Path, progress: Progress) -> tuple[Any, Any]:
 
 
 def _train_sentiment(model: Any, tokenizer: Any, recipe: dict[str, Any], progress: Progress) -> dict[str, float]:
-    from .finetune import Recipe, fine_tune, logits_of, soft_labels
+    from roblox_ml._text_training import logits_of
+
+    from .finetune import Recipe, fine_tune, soft_labels
 
     corpus = sentiment()
 

@@ -13,18 +13,18 @@ from importlib.util import find_spec
 __all__ = ["implied_imports"]
 
 _FRAME = ("pandas", "pyarrow")
+_TRANSFORMERS = ("numpy", "onnx", "onnxruntime", "onnxscript", "safetensors", "tokenizers", "torch", "transformers")
 _BY_METHOD: Mapping[str, tuple[str, ...]] = {
     "to_pandas": _FRAME,
     "from_pandas": _FRAME,
     "read_parquet": ("pyarrow",),
     "to_parquet": ("pyarrow",),
-    "from_transformers": (
-        "numpy", "onnx", "onnxruntime", "onnxscript", "safetensors", "tokenizers", "torch", "transformers",
-    ),
+    "from_transformers": _TRANSFORMERS,
+    "distill": (*_FRAME, *_TRANSFORMERS),
     "from_sklearn": ("numpy", "sklearn", "skops"),
     "from_onnx": ("numpy", "onnx", "onnxruntime"),
     "from_python": ("numpy", "packaging"),
-}  # fmt: skip
+}
 
 
 def implied_imports(files: Mapping[str, bytes]) -> frozenset[str]:
