@@ -51,19 +51,14 @@ class Tokens:
     def encode(self, texts: Sequence[str | bytes]) -> list[Encoded]:
         """One Encoded per text, in order. Each depends on its own text alone."""
         decoded = [as_text(text) for text in texts]
-        return [
-            self._row(row, False) if len(text) <= self._prefix else self._long(text, row)
-            for text, row in zip(decoded, self._batch([text[: self._prefix] for text in decoded]), strict=True)
-        ]
+        short = [text for text in decoded if len(text) <= self._prefix]
+        rows = iter(self._tokenizer.encode_batch(short) if self._offsets else self._tokenizer.encode_batch_fast(short))
+        return [self._row(next(rows), False) if len(text) <= self._prefix else self._long(text) for text in decoded]
 
-    def _batch(self, texts: list[str]) -> list[Any]:
-        if self._offsets:
-            return self._tokenizer.encode_batch(texts)
-        return self._tokenizer.encode_batch_fast(texts)
-
-    def _long(self, text: str, row: Any) -> Encoded:
-        """`row` is the encoding of the first characters of `text`; reads on until more could not change the tokens kept."""
+    def _long(self, text: str) -> Encoded:
+        """Read on until more could not change the tokens kept."""
         read = self._prefix
+        row = self._tokenizer.encode(text[:read])
         while not self._decided(row, text, read) and read < min(len(text), HARD_LIMIT):
             read = min(read * GROWTH, HARD_LIMIT)
             row = self._tokenizer.encode(text[:read])

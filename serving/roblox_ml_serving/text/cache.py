@@ -23,7 +23,7 @@ SMALL_SHARE = 0.1  # the paper's: a tenth for newcomers
 MAX_USES = 3
 MOVES_UP = 1  # uses that carry a newcomer into the main queue
 #: Bytes that an entry costs beside its token ids and its value: objects, table slot, queue slot, memory of who left.
-ENTRY_BYTES = 170
+ENTRY_BYTES = 200
 #: Tables grow by copying; this many of them keep one copy short at a million entries.
 TABLES = 64
 #: Entries looked at per put while those of an invalidated package are cleared away.
