@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 RML    := $(VENV)/bin/rml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint format bench bench-sdk up down status lock clean test-kube step-image
+.PHONY: help setup demo test test-unit lint format bench bench-sdk bench-text soak-text up down status lock clean test-kube step-image
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,10 +33,16 @@ format: setup ## let ruff rewrite what it can
 	@$(VENV)/bin/ruff check --fix-only -q .
 	@$(VENV)/bin/ruff format -q .
 
-bench: bench-sdk ## every benchmark
+bench: bench-sdk bench-text ## every benchmark
 
 bench-sdk: setup ## what the SDK costs: capture, compile, first line of a step, environments
 	@$(PY) -m benchmarks.sdk
+
+bench-text: setup ## text models on this machine's cores: the article's steps, ours, what is served (FULL=1: more rounds, every model, peers)
+	@$(PY) -m benchmarks.text $(if $(FULL),--full) $(ARGS)
+
+soak-text: setup ## many distinct texts through door and Triton, cache off; memory must stay flat (N=200000)
+	@N=$(or $(N),200000) $(PY) -m benchmarks.text.soak
 
 test-kube: setup ## pods on a real cluster: RML_TEST_KUBECONFIG, or one started beside the clone (root)
 	@$(PY) -m pytest tests/kube

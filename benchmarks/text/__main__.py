@@ -1,0 +1,173 @@
+"""Text models on this machine's cores: the article's five steps, ours, and what is served through door and Triton.
+
+`python -m benchmarks.text` (quick: under four minutes once the models are trained) or `--full`: more rounds, all models and the
+peers. The last line is JSON; docs/formats/benchmark.md says what each figure means. Targets that this processor cannot
+reach are printed with the arithmetic that says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from roblox_ml_core.settings import HomeSettings
+from roblox_ml_serving.trial.page import page, tables, text
+from roblox_ml_serving.trial.results import document, line, store
+from roblox_ml_serving.trial.rounds import Pool, Rounds, WorkerFailed
+from roblox_ml_serving.trial.scenarios import BASELINE, LESS_CPU, Scenario
+from roblox_ml_serving.trial.textbench import ALONE, BATCHED, TextBench, command_of, run
+
+from .corpora import MAX_LENGTH, sentiment
+from .models import trained
+from .ours import BUDGET, Optimised, optimised
+
+OURS, DEEP, SMALL, ENTITIES = "distilbert-768x6", "bert-768x12", "minilm-l6", "minilm-l6-entities"
+# What AMX machines are asked for, and whether more or less is better.
+TARGETS: Mapping[str, tuple[float, bool]] = {
+    "speedup_latency_vs_bert_padded": (45, True),
+    "speedup_throughput_vs_bert_padded": (80, True),
+    "served_throughput_vs_bert_padded": (65, True),
+    "inferences_per_s_core": (400, True),
+    "served_fraction_of_engine": (0.8, True),
+    "p50_ms_served": (8, False),
+    "p99_ms_served": (20, False),
+    "macro_f1_drop": (BUDGET, False),
+    "cache_hit_speedup": (1.5, True),
+    "ratio_rps_vs_best_default_peer": (5, True),
+    "ratio_rps_vs_seed_recipe": (4, True),
+    "ratio_rps_vs_best_peer_same_engine": (1.3, True),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.text", description=__doc__)
+    parser.add_argument("--full", action="store_true", help="all models, more rounds, peers")
+    parser.add_argument("--no-peers", action="store_true", help="full, without the peers")
+    parser.add_argument("--rounds", type=int, default=0, help="rounds in which everything takes its turn")
+    parser.add_argument("--seconds", type=float, default=0.0, help="how long a turn takes")
+    parser.add_argument("--html", type=Path, help="write a page with plots")
+    chosen = parser.parse_args(arguments)
+    started = time.monotonic()
+
+    def say(what: str) -> None:
+        print(f"[{time.monotonic() - started:5.0f} s] {what}", flush=True)
+
+    names = [OURS, SMALL, DEEP, ENTITIES] if chosen.full else [OURS, SMALL]
+    models = [optimised(name, again=True, texts=None if chosen.full else 600, progress=say) for name in names]
+    ours = models[0]
+    rounds, seconds = chosen.rounds or (7 if chosen.full else 3), chosen.seconds or (3.0 if chosen.full else 1.5)
+    rows = [row.text for row in (*sentiment().test, *sentiment().train)]
+    bench = run(
+        ours.package,
+        rows,
+        name=f"benchmark/{ours.name}",
+        rounds=rounds,
+        seconds=seconds,
+        checkpoints={6: trained(OURS).folder, 12: trained(DEEP).folder} if chosen.full else None,
+        progress=say,
+    )
+    keys: dict[str, Any] = {**bench.keys(), **f1_keys(models)}
+    keys |= less_cpu(ours, rows, bench, rounds, seconds, say)
+    extra: dict[str, Any] = {}
+    if chosen.full and not chosen.no_peers:
+        extra["peers"], ratios = peers(ours, rows, say)
+        keys |= ratios
+    content = document(bench, {**extra, "keys": keys, "models": {model.name: model.report for model in models}})
+    kept = store(HomeSettings().root / "benchmarks", "text", content)
+    if chosen.html:
+        chosen.html.write_text(page(bench), encoding="utf-8")
+    print(
+        f"\n{bench.machine['cpu']}, {bench.machine['cores']} cores ({' '.join(bench.machine['flags'])}); {bench.lengths}"
+    )
+    print(text(tables(bench)))
+    print()
+    print(text([targets(keys)]))
+    print(f"\n{arithmetic(bench)}\nkept in {kept}")
+    print(line(keys))
+    return 0
+
+
+def f1_keys(models: Sequence[Optimised]) -> dict[str, float]:
+    """What each model lost against fp32, with the bound, and the worst of them."""
+    found: dict[str, float] = {}
+    for model in models:
+        drop, high = float(model.report["f1_drop"]), float(model.report["f1_drop_high"])
+        if model.task == "token":
+            found |= {"entity_f1_drop": drop, "entity_f1_drop_high": high}
+        else:
+            found |= {f"macro_f1_drop_{model.name}": drop, f"macro_f1_drop_{model.name}_high": high}
+    found["macro_f1_drop"] = max(float(model.report["f1_drop"]) for model in models if model.task != "token")
+    return found
+
+
+def less_cpu(
+    ours: Optimised, texts: Sequence[str], bench: TextBench, rounds: int, seconds: float, say: Any
+) -> dict[str, float]:
+    """The engine that loads where the processor has less, told so by each runtime's own switch."""
+    found: dict[str, float] = {}
+    base = bench.measured[BASELINE]
+    for isa, env in LESS_CPU.items():
+        say(f"as on a processor with {isa} only")
+        key = isa.replace("-", "_")
+        try:
+            with Pool(2, env=env) as pool:
+                for name, batch in ((ALONE, 1), (BATCHED, bench.batch)):
+                    command = command_of(
+                        Scenario(name, "", "engine", batch=batch), ours.package, texts[:2048], MAX_LENGTH, {}
+                    )
+                    pool.load(name, command)
+                turns = Rounds([(pool, ALONE, seconds), (pool, BATCHED, seconds)])
+                for number in range(min(rounds, 3)):
+                    turns.turn(number)
+                measured = turns.measured()
+        except WorkerFailed as error:
+            say(f"  not measured: {error}")
+            continue
+        say(
+            f"  {measured[ALONE].engine}: {measured[ALONE].cpu_ms:.2f} ms of CPU a text, {measured[BATCHED].cpu_ms:.2f} in batches"
+        )
+        # By CPU time: these rows are not interleaved with the baseline.
+        found[f"speedup_latency_vs_bert_padded_{key}"] = base.cpu_ms / measured[ALONE].cpu_ms
+        found[f"inferences_per_s_core_{key}"] = 1e3 / measured[BATCHED].cpu_ms
+    return found
+
+
+def peers(ours: Optimised, texts: Sequence[str], say: Any) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Other servers with the same weights, in the same rounds as ours."""
+    try:
+        from .peers import compare
+    except ImportError as error:
+        say(f"peers: not measured ({error})")
+        return [], {}
+    rows, ratios = compare(ours, texts, say)
+    return rows, ratios
+
+
+def targets(keys: Mapping[str, Any]) -> tuple[str, Sequence[str], list[tuple[str, ...]]]:
+    rows = []
+    for key, (target, more) in TARGETS.items():
+        if key in keys:
+            met = keys[key] >= target if more else keys[key] <= target
+            rows.append((key, f"{keys[key]:.4g}", f"{'≥' if more else '≤'} {target:g}", "yes" if met else "no"))
+    return ("Targets (set for processors with AMX)", ("key", "measured", "target", "met"), rows)
+
+
+def arithmetic(bench: TextBench) -> str:
+    """Why a target may be out of reach: what the baseline computes in its time, and what one text must compute."""
+    base = bench.measured[BASELINE]
+    linear = 7.08e6  # weights of one BERT-base layer's linear maps: 12·768²
+    baseline = 2 * 12 * linear * 128 / 1e9
+    ours = 2 * 6 * linear * bench.lengths.mean / 1e9
+    return (
+        f"Arithmetic: BERT padded is {baseline:.1f} GFLOP in {base.cpu_ms:.0f} ms of CPU ({1e3 * baseline / base.cpu_ms:.0f} GFLOPS, "
+        f"this core's fp32); a text of {bench.lengths.mean:.1f} tokens through 6 layers is {ours:.2f} G operations, {baseline / ours:.1f} times "
+        f"fewer. The rest of a speed-up is int8 against fp32 on this core: {400 / (baseline / ours) * base.cpu_ms / 1e3:.1f} times for 400 texts a second."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
