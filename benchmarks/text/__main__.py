@@ -8,6 +8,8 @@ reach are printed with the arithmetic that says so.
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -157,16 +159,37 @@ def targets(keys: Mapping[str, Any]) -> tuple[str, Sequence[str], list[tuple[str
 
 
 def arithmetic(bench: TextBench) -> str:
-    """Why a target may be out of reach: what the baseline computes in its time, and what one text must compute."""
+    """Why a target may be out of reach: what the baseline computes in its time, and the most this core's int8 can do."""
     base = bench.measured[BASELINE]
-    linear = 7.08e6  # weights of one BERT-base layer's linear maps: 12·768²
-    baseline = 2 * 12 * linear * 128 / 1e9
-    ours = 2 * 6 * linear * bench.lengths.mean / 1e9
+    layer = 12 * 768**2  # weights of one layer's linear maps
+    padded = 2 * 12 * layer * 128 / 1e9
+    ours = 2 * 6 * layer * bench.lengths.mean / 1e9
+    peak = int8_peak()
     return (
-        f"Arithmetic: BERT padded is {baseline:.1f} GFLOP in {base.cpu_ms:.0f} ms of CPU ({1e3 * baseline / base.cpu_ms:.0f} GFLOPS, "
-        f"this core's fp32); a text of {bench.lengths.mean:.1f} tokens through 6 layers is {ours:.2f} G operations, {baseline / ours:.1f} times "
-        f"fewer. The rest of a speed-up is int8 against fp32 on this core: {400 / (baseline / ours) * base.cpu_ms / 1e3:.1f} times for 400 texts a second."
+        f"Arithmetic: BERT padded is {padded:.1f} GFLOP in {base.cpu_ms:.0f} ms of CPU, {1e3 * padded / base.cpu_ms:.0f} "
+        f"GFLOPS. A text of {bench.lengths.mean:.1f} tokens through 6 layers is {ours:.2f} GFLOP, {padded / ours:.1f} times\n"
+        f"fewer. This core multiplies int8 at {peak:.0f} GOPS (PyTorch, 2048³): at most about {peak / ours:.0f} such texts a "
+        f"second, {peak / ours * base.cpu_ms / 1e3:.0f} times BERT padded; 400 a second need {400 * ours:.0f} GOPS."
     )
+
+
+def int8_peak() -> float:
+    """Giga-operations per second of one thread multiplying large int8 matrices; the best of some tries."""
+    code = (
+        "import time, torch; torch.set_num_threads(1)\n"
+        "a = torch.randint(-100, 100, (2048, 2048), dtype=torch.int8); best = 1e9\n"
+        "for _ in range(8):\n"
+        "    t = time.process_time(); torch._int_mm(a, a); best = min(best, time.process_time() - t)\n"
+        "print(2 * 2048**3 / best / 1e9)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout)
 
 
 if __name__ == "__main__":

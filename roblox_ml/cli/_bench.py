@@ -31,6 +31,9 @@ def text(
     machine: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VCPUS:USD_PER_HOUR", help="A machine whose price you know.")
     ] = None,
+    gpu_machine: Annotated[
+        str | None, typer.Option(metavar="NAME=VCPUS:USD_PER_HOUR", help="The price of a machine with this GPU.")
+    ] = None,
     isa: Annotated[str | None, typer.Option(help="Pretend to have less: avx512-vnni (no AMX) or avx2.")] = None,
     json: Json = False,
 ) -> None:
@@ -59,6 +62,8 @@ def text(
         )
     if prices:
         bench = dataclasses.replace(bench, prices=prices)
+    if gpu_machine:
+        bench = dataclasses.replace(bench, gpu_price=_machine(gpu_machine))
     document = results.document(bench)
     kept = results.store(_home() / "benchmarks", f"text-{model}" + (f"-{isa}" if isa else ""), document)
     if html is not None:

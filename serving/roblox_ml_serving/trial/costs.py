@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["MACHINES", "Cost", "Machine", "cost_per_million", "costs"]
+__all__ = ["MACHINES", "Cost", "Machine", "cost_per_million", "costs", "gpu_cost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +48,10 @@ def cost_per_million(machine: Machine, cpu_ms_per_inference: float, load: float 
 def costs(cpu_ms_per_inference: float, machines: Sequence[Machine] = MACHINES, load: float = 0.5) -> list[Cost]:
     """`cost_per_million` on each machine."""
     return [cost_per_million(machine, cpu_ms_per_inference, load) for machine in machines]
+
+
+def gpu_cost(machine: Machine, per_second: float, load: float = 0.5) -> Cost:
+    """A machine with the GPU that was measured, at `load` of what the GPU did."""
+    if per_second <= 0 or not 0 < load <= 1:
+        raise ValueError(f"the rate must be positive and load in (0, 1], not {per_second} and {load}")
+    return Cost(machine.name, machine.usd_per_hour / 3600 / (per_second * load) * 1e6, per_second * load)

@@ -40,9 +40,24 @@ def torch_model(command: dict[str, Any]) -> Compute:
     pad, limit = int(command["pad"]), int(command["max_length"])
     tokenizer.enable_truncation(pad or limit)
     tokenizer.no_padding()
+    if command["device"] != "cpu":
+        model = model.to(command["device"]).half()
     cache: dict[tuple[int, ...], Any] | None = {} if command["cache_share"] else None
 
+    def logits(rows: Sequence[Sequence[int]]) -> Any:
+        width = max(pad, *(len(row) for row in rows), 1)
+        ids = torch.zeros((len(rows), width), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = 1
+        with torch.inference_mode():
+            given = {"input_ids": ids.to(command["device"]), "attention_mask": mask.to(command["device"])}
+            return model(**given).logits.float().cpu().numpy()
+
     def compute(texts: Sequence[str]) -> Any:
+        if int(command["batch"]) > 1:
+            return logits([row.ids for row in tokenizer.encode_batch_fast(list(texts))])
         answers = []
         for text in texts:
             row = tokenizer.encode(text).ids
@@ -50,14 +65,9 @@ def torch_model(command: dict[str, Any]) -> Compute:
             if cache is not None and key in cache:
                 answers.append(cache[key])
                 continue
-            ids = torch.tensor([row + [0] * (max(pad, len(row)) - len(row))])
-            mask = torch.zeros_like(ids)
-            mask[0, : len(row)] = 1
-            with torch.inference_mode():
-                logits = model(input_ids=ids, attention_mask=mask).logits[0].numpy()
+            answers.append(logits([row])[0])
             if cache is not None:
-                cache[key] = logits
-            answers.append(logits)
+                cache[key] = answers[-1]
         return answers
 
     return compute

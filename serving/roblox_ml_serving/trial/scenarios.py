@@ -48,8 +48,9 @@ class Scenario:
     pad: int = 0  # torch: every text padded to so many tokens; 0: as long as it is
     int8: bool = False  # torch: dynamic int8 of the linear layers
     cache_share: float = 0.0  # part of the texts that were asked before, answered from a dictionary of token ids
-    batch: int = 1  # engine: texts handed over together
+    batch: int = 1  # texts handed over together
     engine: str = ""  # engine: its name in the plan; empty: the first that opens
+    device: str = "cpu"  # torch: "cuda" computes in half precision, padded to the longest of a batch
 
 
 ARTICLE: tuple[Scenario, ...] = (

@@ -17,15 +17,15 @@ from typing import Any
 from roblox_ml_core.errors import PackageError, Unavailable
 from roblox_ml_core.package import read
 
-from .costs import MACHINES, Machine, costs
+from .costs import MACHINES, Machine, costs, gpu_cost
 from .packages import TEXT_CPU
 from .rounds import Measured, Pool, Rounds
 from .scenarios import ARTICLE, BASELINE, Lengths, Scenario, lengths, repeated, workers_of_the_article
 from .served import HITS, POPULAR, ServedPath, measure_served
 
-__all__ = ["ALONE", "BATCHED", "OWN_FP32", "TextBench", "machine", "run"]
+__all__ = ["ALONE", "BATCHED", "OWN_FP32", "OWN_GPU", "TextBench", "machine", "run"]
 
-ALONE, BATCHED, OWN_FP32 = "ours-alone", "ours-batched", "own-fp32"
+ALONE, BATCHED, OWN_FP32, OWN_GPU = "ours-alone", "ours-batched", "own-fp32", "own-gpu"
 BATCHES = (8, 16, 32, 64, 128)
 Progress = Callable[[str], None]
 
@@ -44,6 +44,7 @@ class TextBench:
     batch: int  # the texts handed to the engine at once where it was fastest
     notes: Sequence[str] = ()
     prices: Sequence[Machine] = field(default=MACHINES)
+    gpu_price: Machine | None = None  # of a machine with this GPU
 
     def keys(self) -> dict[str, float]:
         """The figures by their public names (docs/formats/benchmark.md); what was not measured is absent."""
@@ -78,14 +79,17 @@ class TextBench:
 
     def cost_rows(self) -> list[tuple[str, float, str]]:
         """(what, US dollars for a million, machine) for the baseline and for what is served."""
-        measured = [(name, self.measured[name].cpu_ms) for name in self.measured if name not in (ALONE, BATCHED)]
+        measured = [(name, found) for name, found in self.measured.items() if name not in (ALONE, BATCHED)]
+        by_cpu = [(name, found.cpu_ms) for name, found in measured if name != OWN_GPU]
         if self.served:
-            measured.append(("served", self.served.server_cpu_ms))
-        return [
-            (name, cost.usd_per_million, cost.machine)
-            for name, cpu_ms in measured
-            for cost in costs(cpu_ms, self.prices)
+            by_cpu.append(("served", self.served.server_cpu_ms))
+        rows = [
+            (name, cost.usd_per_million, cost.machine) for name, cpu_ms in by_cpu for cost in costs(cpu_ms, self.prices)
         ]
+        if self.gpu_price and OWN_GPU in self.measured:
+            cost = gpu_cost(self.gpu_price, self.measured[OWN_GPU].per_second_core)
+            rows.append((OWN_GPU, cost.usd_per_million, cost.machine))
+        return rows
 
 
 def run(
@@ -112,11 +116,12 @@ def run(
     workers = workers_of_the_article(len(os.sched_getaffinity(0)))
     chosen = list(ARTICLE) if article else []
     chosen += own_scenarios(package, about.format, notes)
-    with Pool(workers, env=env) as old, Pool(workers, env=env) as new:
+    # One process feeds a GPU here: how many more it could feed is a question for that machine's benchmark.
+    with Pool(workers, env=env) as old, Pool(workers, env=env) as new, Pool(1, env=env) as gpu:
         turns: list[tuple[Pool, str, float]] = []
         for scenario in chosen:
             progress(f"loading {scenario.says}")
-            pool = new if scenario.kind == "engine" else old
+            pool = gpu if scenario.device != "cpu" else new if scenario.kind == "engine" else old
             command = command_of(scenario, package, texts, limit, checkpoints or {})
             pool.load(scenario.name, command)
             turns.append((pool, scenario.name, 2 * seconds if scenario.pad else seconds))
@@ -159,6 +164,9 @@ def own_scenarios(package: Path, format: str, notes: list[str]) -> list[Scenario
     found = []
     if (package / "model" / "hf" / "config.json").is_file():
         found.append(Scenario(OWN_FP32, "your model, fp32, dynamic shapes (PyTorch)", "torch"))
+        if has_gpu():
+            says = "your model, fp16 on the GPU, batches of 64 (PyTorch)"
+            found.append(Scenario(OWN_GPU, says, "torch", batch=64, device="cuda"))
     if format == TEXT_CPU:
         found.append(Scenario(ALONE, "ours, one text at a time", "engine"))
         found.append(Scenario(BATCHED, "ours, the engine in batches", "engine", batch=64))
@@ -178,7 +186,7 @@ def command_of(
     command: dict[str, Any] = {**asdict(scenario), "texts": stream, "known": known}
     if scenario.kind == "engine":
         return {**command, "folder": str(package / "model"), "tokenise": scenario.name != BATCHED}
-    own = package / "model" / "hf" if scenario.name == OWN_FP32 else None
+    own = package / "model" / "hf" if scenario.name in (OWN_FP32, OWN_GPU) else None
     checkpoint = own or checkpoints.get(scenario.layers)
     tokenizer = package / "model" / "tokenizer.json"
     return {
@@ -215,6 +223,17 @@ def token_counts(tokenizer_json: Path, texts: Iterable[str], limit: int) -> tupl
     tokenizer.no_padding()
     tokenizer.enable_truncation(limit)
     return [len(row.ids) for row in tokenizer.encode_batch_fast(list(texts))], limit
+
+
+def has_gpu() -> bool:
+    """Whether there is a GPU and a PyTorch that can use it."""
+    if not Path("/dev/nvidia0").exists():
+        return False  # importing torch to hear "no" takes seconds
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())
 
 
 def vocabulary(tokenizer_json: Path) -> int:
