@@ -104,7 +104,9 @@ def sign(
     if credentials.token:
         signed["x-amz-security-token"] = credentials.token
     names = ";".join(sorted(signed))
-    query = "&".join(sorted(pair if "=" in pair else f"{pair}=" for pair in parts.query.split("&") if pair))
+    # By name, then by value: the sign between them must not take part ("0=" would come after "00=").
+    pairs = sorted(pair.partition("=")[::2] for pair in parts.query.split("&") if pair)
+    query = "&".join(f"{name}={value}" for name, value in pairs)
     lines = [method, parts.path or "/", query, *(f"{n}:{signed[n]}" for n in sorted(signed)), "", names, payload]
     request = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     key = f"AWS4{credentials.secret}".encode()

@@ -74,6 +74,15 @@ def botocores(
     return str(signer.signature(text, request))
 
 
+@pytest.mark.parametrize(
+    "query", ["0=0&00=0", "00=0&0=0", "max-keys=2&max=1", "a=2&a=1", "a-b=1&a=2&a.=3", "prefix=a=b&prefix", "a=&a-=&b"]
+)
+def test_a_query_is_sorted_by_name_and_then_by_value(query: str) -> None:
+    url, keys = f"http://10.1.2.3:9000/bucket?{query}", Credentials("AKID", "sec/ret+")
+    told = sign("GET", url, {}, EMPTY, keys, region="us-east-1", at=DAY)["authorization"]
+    assert told.partition("Signature=")[2] == botocores("GET", url, {}, EMPTY, keys, "us-east-1", DAY)
+
+
 word = st.text("abcdefghijklmnopqrstuvwxyzABC0123456789-_.~", min_size=1, max_size=12)
 
 
