@@ -67,6 +67,7 @@ class Observer(Protocol):
     """Who counts."""
 
     def batch(self, batch: Batch, waited_s: float) -> None: ...
+    def lost(self) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -279,6 +280,8 @@ class Dispatcher:
         try:
             answers = await self._upstream.compute(server, rows, deadline)
         except BatchLost as lost:
+            if self._observer is not None:
+                self._observer.lost()
             self._land(server, flight, None)
             self._again(rows, lost)
         except Exception as error:

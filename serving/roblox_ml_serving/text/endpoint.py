@@ -121,7 +121,7 @@ class TextKind:
         served = {target.serving for target in targets}
         for name in [name for name in self._endpoints if name not in now]:
             del self._endpoints[name]
-        for name in [name for name in self._caches if name not in now]:
+        for name in [name for name in self._caches if name not in now or not now[name].policy.caches]:
             del self._caches[name]
             for gauge in (self._measures.cached, self._measures.cached_bytes):
                 gauge.remove(name)
@@ -145,7 +145,6 @@ class TextKind:
     def _cache(self, target: Target) -> AnswerCache | None:
         policy = target.policy
         if not policy.caches:
-            self._caches.pop(target.endpoint, None)
             return None
         kept = self._caches.get(target.endpoint)
         limits = (policy.cache_entries, policy.cache_bytes)

@@ -64,10 +64,13 @@ class BatchMeter:
         self._rows = measures.batch_rows.labels(*labels)
         self._text = measures.tokens.labels(*labels, "text")
         self._padding = measures.tokens.labels(*labels, "padding")
-        self.lost = measures.lost.labels(*labels)
+        self._lost = measures.lost.labels(*labels)
 
     def batch(self, batch: Batch, waited_s: float) -> None:
         self._wait.observe(max(waited_s, 0.0))
         self._rows.observe(len(batch.rows))
         self._text.inc(batch.tokens)
         self._padding.inc(batch.width * len(batch.rows) - batch.tokens)
+
+    def lost(self) -> None:
+        self._lost.inc()

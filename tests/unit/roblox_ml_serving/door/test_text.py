@@ -78,13 +78,25 @@ class TextTriton:
         ).encode()  # fmt: skip
         return 200, {"Inference-Header-Content-Length": str(len(head))}, head + found.astype("<f4").tobytes()
 
+    def close(self) -> asyncio.Event:
+        """Let every batch wait until the event is set."""
+        gate = asyncio.Event()
+
+        async def wait() -> None:
+            await gate.wait()
+
+        self.before = wait
+        return gate
+
     @property
     def computed(self) -> list[tuple[int, ...]]:
         return [row for batch in self.batches for row in batch]
 
 
 @asynccontextmanager
-async def text_world(kit: Any, home: Any, *, task: str = "sequence", labels: Any = LABELS, policy: Any = None, **settings: Any):
+async def text_world(
+    kit: Any, home: Any, *, task: str = "sequence", labels: Any = LABELS, policy: Any = None, **settings: Any
+):
     """A door with a text endpoint `t` (version 1) in front of a scripted Triton."""
     store = BlobStore((home / "store").as_uri())
     files = {"model/tokenizer.json": store.put(tokenizer_json()), "model/text.json": store.put(plan(task, labels))}
@@ -99,7 +111,7 @@ async def text_world(kit: Any, home: Any, *, task: str = "sequence", labels: Any
     await control.http.start()
     world = SimpleNamespace(
         model=model, triton=triton, control=control, files=files, entry=entry, servers=servers, store=store,
-        client=httpx.AsyncClient(timeout=20),
+        client=httpx.AsyncClient(timeout=20, limits=httpx.Limits(max_connections=None)),
     )  # fmt: skip
 
     async def publish(**endpoints: Any) -> None:
@@ -183,3 +195,274 @@ def test_texts_are_answered_with_labels_and_scores(with_text) -> None:
         assert len(response.headers["x-rml-inference-id"]) == 36
 
     with_text(scenario)
+
+
+def metric(text: str, name: str) -> float:
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
+
+
+async def metrics(world: Any) -> str:
+    return (await world.client.get(f"{world.url}/metrics")).text
+
+
+def test_equal_texts_are_computed_once_and_order_is_kept(with_text) -> None:
+    async def scenario(world) -> None:
+        texts = ["love", "Good game", "love", "good  game", "hate"]
+        answer = (await ask(world, texts)).json()
+        scores = np.reshape(answer["outputs"][1]["data"], (-1, 2))
+        assert np.allclose(scores, np.stack([scores_of(text) for text in texts]), atol=1e-6)
+        assert len(world.model.computed) == len(set(world.model.computed)) == 3
+        assert metric(await metrics(world), "rml_door_text_duplicates_total") == 2
+
+    with_text(scenario)
+
+
+def test_both_protocols_and_every_form_of_a_request_say_the_same(with_text) -> None:
+    async def scenario(world) -> None:
+        from tritonclient.grpc import aio as rpc
+
+        plain = (await ask(world, TEXTS)).json()["outputs"]
+        packed = await world.client.post(
+            f"{world.url}/v2/models/t/infer", content=gzip.compress(json.dumps(body(TEXTS)).encode()),
+            headers={"content-encoding": "gzip"},
+        )  # fmt: skip
+        assert packed.json()["outputs"] == plain
+        async with rpc.InferenceServerClient(world.grpc_address) as client:
+            tensor = rpc.InferInput("TEXT", [len(TEXTS)], "BYTES")
+            tensor.set_data_from_numpy(np.array([text.encode() for text in TEXTS], dtype=np.object_))
+            result = await client.infer("t", [tensor], request_id="9")
+            assert result.get_response().id == "9" and result.get_response().model_name == "t"
+            assert [each.decode() for each in result.as_numpy("label")] == plain[0]["data"]
+            assert np.array_equal(result.as_numpy("scores").ravel(), np.float32(plain[1]["data"]))
+
+    with_text(scenario)
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "says"),
+    [
+        ({}, b"{}", "inputs"),
+        ({}, b"no json", "not JSON"),
+        ({"content-encoding": "gzip"}, b"not gzip", "not compressed"),
+        ({"content-encoding": "gzip"}, gzip.compress(b"x" * 99)[:-9], "ends too early"),
+        ({"inference-header-content-length": "x"}, b"{}", "Inference-Header-Content-Length"),
+        ({}, json.dumps(body(["x"], outputs=[{"name": "nope"}])).encode(), "nope"),
+    ],
+)
+def test_a_clients_mistake_is_a_400_that_says_it(with_text, headers, content, says) -> None:
+    async def scenario(world) -> None:
+        response = await world.client.post(f"{world.url}/v2/models/t/infer", content=content, headers=headers)
+        assert response.status_code == 400 and says in response.json()["error"], response.text
+
+    with_text(scenario)
+
+
+def test_a_compressed_body_may_not_grow_beyond_the_limit(with_text) -> None:
+    async def scenario(world) -> None:
+        bomb = gzip.compress(b" " * 10_000_000)
+        response = await world.client.post(
+            f"{world.url}/v2/models/t/infer", content=bomb, headers={"content-encoding": "gzip"}
+        )
+        assert response.status_code == 413
+
+    with_text(scenario, max_body_bytes=100_000)
+
+
+def test_a_cached_answer_is_the_computed_one_and_goes_with_its_version(with_text) -> None:
+    async def scenario(world) -> None:
+        first = (await ask(world, TEXTS)).json()
+        batches = len(world.model.batches)
+        again = (await ask(world, TEXTS)).json()
+        assert again == first and len(world.model.batches) == batches
+        mixed = (await ask(world, ["very bad", *TEXTS])).json()
+        assert mixed["outputs"][1]["data"][2:] == first["outputs"][1]["data"]
+        assert world.model.batches[batches:] == [[tuple(ids_of("very bad"))]]
+        found = await metrics(world)
+        assert metric(found, "rml_door_text_cache_hits_total") == 2 * len(TEXTS)
+        assert metric(found, "rml_door_text_cache_entries") == len(TEXTS) + 1
+        assert metric(found, "rml_door_text_cache_bytes") > 0
+        # The same files under another digest are another model: nothing of the first one answers for it.
+        await world.publish(t=world.entry(2))
+        answer = await ask(world, TEXTS)
+        assert answer.json()["model_version"] == "2" and len(world.model.batches) > batches + 1
+        assert metric(await metrics(world), "rml_door_text_cache_entries") == len(TEXTS)
+
+    with_text(scenario, policy={"cache": {"entries": 1000, "bytes": 1_000_000}})
+
+
+def test_nothing_is_cached_unless_the_policy_says_so(with_text) -> None:
+    async def scenario(world) -> None:
+        await ask(world, ["love"])
+        await ask(world, ["love"])
+        assert len(world.model.computed) == 2
+
+    with_text(scenario)
+
+
+def test_one_large_request_is_answered_and_small_ones_pass_it(with_text) -> None:
+    async def scenario(world) -> None:
+        world.model.before = lambda: asyncio.sleep(0.004)
+        words = WORDS[4:]
+        texts = [" ".join(words[(i // 7**k) % 7] for k in range(5)) for i in range(3000)]
+        large = asyncio.ensure_future(ask(world, texts, headers={"x-rml-timeout-ms": "50000"}))
+        await asyncio.sleep(0.3)
+        slowest = 0.0
+        for _ in range(20):
+            started = time.monotonic()
+            assert (await ask(world, ["love"])).status_code == 200
+            slowest = max(slowest, time.monotonic() - started)
+        assert not large.done()
+        answer = (await large).json()
+        expected = np.stack([scores_of(text) for text in texts[::500]])
+        assert np.allclose(np.reshape(answer["outputs"][1]["data"], (-1, 2))[::500], expected, atol=1e-6)
+
+    with_text(scenario)
+
+
+def test_a_line_that_is_too_long_is_told_at_once_with_a_time_to_come_back(with_text) -> None:
+    async def scenario(world) -> None:
+        from tritonclient.grpc import service_pb2 as v2
+
+        gate = world.model.close()
+        texts = [" ".join(WORDS[4 + (i // 7**k) % 7] for k in range(6)) for i in range(60)]
+        waiting = [asyncio.ensure_future(ask(world, [text])) for text in texts]
+        while metric(await metrics(world), 'rml_door_text_refused_total{endpoint="t",reason="wait"}') < 1:
+            await asyncio.sleep(0.01)
+        refused = await ask(world, ["love"])
+        assert refused.status_code == 429 and "ask again in" in refused.json()["error"]
+        assert int(refused.headers["retry-after"]) >= 1 and int(refused.headers["retry-after-ms"]) >= 1
+        import grpc
+
+        message = v2.ModelInferRequest(model_name="t")
+        message.inputs.add(name="TEXT", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"love")
+        async with grpc.aio.insecure_channel(world.grpc_address) as channel:
+            call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(message.SerializeToString(), timeout=20)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert int(dict(caught.value.trailing_metadata())["retry-after-ms"]) >= 1
+        gate.set()
+        statuses = {response.status_code for response in await asyncio.gather(*waiting)}
+        assert statuses == {200, 429}  # those that came when the line was full were told so
+
+    with_text(scenario, policy={"queue": {"max_wait_ms": 20}})
+
+
+def test_a_batch_that_is_lost_is_asked_again_and_one_that_stays_lost_is_a_503(with_text) -> None:
+    async def scenario(world) -> None:
+        said = iter([(500, "Stub process 'x' is not healthy"), (404, "unknown model")])
+        world.model.before = lambda: next(said, None)
+        answer = await ask(world, ["love"])
+        assert answer.status_code == 200 and len(world.model.batches) == 3
+        assert metric(await metrics(world), "rml_door_text_batches_lost_total") == 2
+        world.model.before = lambda: (500, "Stub process 'x' is not healthy")
+        lost = await ask(world, ["love"])
+        assert lost.status_code == 503 and "not healthy" in lost.json()["error"] and "retry-after" in lost.headers
+
+    with_text(scenario)
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_a_client_that_hangs_up_frees_its_rows(with_text, protocol) -> None:
+    async def scenario(world) -> None:
+        from tritonclient.grpc import service_pb2 as v2
+
+        gate = world.model.close()
+        texts = [" ".join(WORDS[4 + (i // 7**k) % 7] for k in range(4)) for i in range(300)]
+        if protocol == "rest":
+            content = json.dumps(body(texts)).encode()
+            host, _, port = world.url.removeprefix("http://").partition(":")
+            _, writer = await asyncio.open_connection(host, int(port))
+            writer.write(
+                b"POST /v2/models/t/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(content) + content
+            )
+            leave = writer.transport.abort
+        else:
+            import grpc
+
+            message = v2.ModelInferRequest(model_name="t")
+            message.inputs.add(name="TEXT", datatype="BYTES", shape=[len(texts)]).contents.bytes_contents.extend(
+                text.encode() for text in texts
+            )
+            channel = grpc.aio.insecure_channel(world.grpc_address)
+            call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(message.SerializeToString())
+            leave = call.cancel
+        while metric(await metrics(world), "rml_door_text_queue_rows") < 100:
+            await asyncio.sleep(0.01)
+        leave()
+        await until(world, 'rml_door_text_queue_rows{model="t",version="1"} 0.0')
+        gate.set()
+        assert (await ask(world, ["love"])).status_code == 200
+        if protocol == "grpc":
+            await channel.close()
+
+    with_text(scenario)
+
+
+def test_a_deadline_that_passes_is_a_504(with_text) -> None:
+    async def scenario(world) -> None:
+        world.model.before = lambda: asyncio.sleep(0.5)
+        response = await ask(world, ["love"], headers={"x-rml-timeout-ms": "60"})
+        assert response.status_code == 504
+
+    with_text(scenario)
+
+
+def test_token_classification_answers_entities(with_text) -> None:
+    async def scenario(world) -> None:
+        answer = (await ask(world, ["good game, the very bad game", ""])).json()
+        (entities,) = answer["outputs"]
+        assert entities["name"] == "entities" and entities["shape"] == [2]
+        found = [json.loads(text) for text in entities["data"]]
+        assert found[1] == []
+        for entity in found[0]:
+            assert entity["text"] == "good game, the very bad game"[entity["start"] : entity["end"]]
+            assert 0 < entity["score"] <= 1
+
+    with_text(scenario, task="token", labels=("O", "B-X", "I-X"))
+
+
+def test_an_endpoint_whose_files_are_not_there_keeps_the_version_before(with_text) -> None:
+    async def scenario(world) -> None:
+        from roblox_ml_core.digests import sha256_bytes
+
+        late = plan() + b" "
+        files = {**world.files, "model/text.json": sha256_bytes(late)}
+        await world.publish(t=world.entry(2, preprocess={"kind": "text", "files": files}), u=world.entry(2))
+        assert (await ask(world, ["love"])).json()["model_version"] == "1"
+        world.store.put(late)
+        for _ in range(2000):
+            if (await ask(world, ["love"])).json()["model_version"] == "2":
+                break
+            await asyncio.sleep(0.005)
+        else:
+            raise AssertionError("the files came, the version did not")
+
+    with_text(scenario)
+
+
+def test_a_policy_that_cannot_be_read_or_an_unknown_kind_is_that_endpoints_trouble_alone(with_text) -> None:
+    async def scenario(world) -> None:
+        await world.publish(
+            t=world.entry(), odd=world.entry(policy={"cache": {"entries": "many"}}),
+            newer=world.entry(preprocess={"kind": "ranking", "files": {}}),
+        )  # fmt: skip
+        assert (await ask(world, ["love"])).status_code == 200
+        for name in ("odd", "newer"):
+            refused = await world.client.post(f"{world.url}/v2/models/{name}/infer", json=body(["love"]))
+            assert refused.status_code == 503, name
+
+    with_text(scenario)
+
+
+def test_a_door_that_restarts_while_everything_else_is_away_answers_from_its_disk(kit, rml_home) -> None:
+    async def main() -> None:
+        async with text_world(kit, rml_home) as world:
+            await ready(world)
+            first = (await ask(world, TEXTS)).json()
+            for digest in world.files.values():
+                world.store.delete(digest)
+            async with kit.running_door("http://127.0.0.1:9", rml_home) as (world.url, _):
+                assert (await ask(world, TEXTS)).json() == first
+
+    uvloop.run(asyncio.wait_for(main(), 60))

@@ -183,7 +183,7 @@ def test_what_is_dropped_is_let_go_of() -> None:
         for row in rows:
             queue.drop(row)
     assert queue.rows == 0 and queue.take(0.0) is None
-    assert queue._entries < 400  # noqa: SLF001 - memory is what this is about
+    assert queue._entries < 400
 
 
 @given(measured=st.lists(st.floats(1.0, 1e9), max_size=50))
