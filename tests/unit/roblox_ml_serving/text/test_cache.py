@@ -56,6 +56,12 @@ class AgainstADict(RuleBasedStateMachine):
             assert self.cache.get(key) is None
             self.gets += 1
 
+    @rule()
+    def get_what_was_invalidated(self) -> None:
+        for key in self.stale:
+            assert self.cache.get(key) is None
+            self.gets += 1
+
     @rule(steps=st.integers(0, 5))
     def sweep(self, steps: int) -> None:
         self.cache.sweep(steps)
