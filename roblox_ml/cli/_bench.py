@@ -46,6 +46,7 @@ def text(
     results = _siblings.load("roblox_ml_serving.trial.results")
     page = _siblings.load("roblox_ml_serving.trial.page")
     prices = [_machine(entry) for entry in machine or ()]
+    env = _environment(isa)
     package = _package(model)
     chosen = _texts(texts, package)
     with console.status("") as status:
@@ -57,7 +58,7 @@ def text(
             seconds=seconds,
             article=article,
             served=served,
-            env=_environment(isa),
+            env=env,
             progress=status.update,
         )
     if prices:

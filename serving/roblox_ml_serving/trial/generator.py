@@ -1,4 +1,4 @@
-"""`python -m roblox_ml_serving.trial.generator FILE`: the process that asks. Says "ready", waits for a line, prints the result."""
+"""`python generator.py FILE`: the process that asks. Says "ready", waits for a line, prints the result."""
 
 from __future__ import annotations
 

@@ -125,7 +125,8 @@ def _run(traffic: Traffic, plan: dict[str, Any], cpu: Cpu | None) -> LoadResult:
         file = Path(folder, "traffic")
         _write(file, traffic, plan)
         process = subprocess.Popen(
-            [sys.executable, "-m", "roblox_ml_serving.trial.generator", str(file)],
+            # By its path: as a module of this package it would first import the servers' half.
+            [sys.executable, "-P", str(Path(__file__).with_name("generator.py")), str(file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

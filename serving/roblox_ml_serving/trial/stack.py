@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -28,7 +29,8 @@ from ..agent.loop import cores
 from ..agent.triton import Triton
 from ..door.follower import store
 from ..repository import Options, materialise
-from ..triton import find_installation
+from ..triton import find_installation, shm_prefix
+from ..triton.__main__ import remove_stale_memory
 from ..triton.processes import stubs
 from .packages import TEXT_CPU, as_package
 
@@ -164,19 +166,27 @@ class TrialStack:
         self._wait("door", lambda: all(self._endpoint_ready(name) for name in packages))
 
     def close(self) -> None:
-        """Stop both servers and remove everything."""
-        for part in ("door", "triton"):
-            process = self._processes.pop(part, None)
-            if process is None:
-                continue
-            process.terminate()
+        """End both servers and remove everything."""
+        if not self._home.name:
+            return
+        if (door := self._processes.pop("door", None)) is not None:
+            door.terminate()
             try:
-                process.wait(timeout=STOP_S)
+                door.wait(timeout=STOP_S)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if self._home.name:
-            shutil.rmtree(self._home, ignore_errors=True)
+                door.kill()
+                door.wait()
+        if (triton := self._processes.pop("triton", None)) is not None:
+            # Asked to stop it would unload every model first, seconds for nothing: nobody waits for an answer any more.
+            instances = [psutil.Process(pid) for pid in self.instances() if psutil.pid_exists(pid)]
+            triton.kill()
+            triton.wait()
+            for process in instances:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(instances, timeout=STOP_S)
+            remove_stale_memory(shm_prefix(self.repository))
+        shutil.rmtree(self._home, ignore_errors=True)
 
     def _options(self, package: ModelPackage) -> Options:
         return Options(instances=self._instances, parameters=environments.parameters_for(package, self._home))

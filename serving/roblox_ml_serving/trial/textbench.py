@@ -10,6 +10,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,18 +117,26 @@ def run(
     workers = workers_of_the_article(len(os.sched_getaffinity(0)))
     chosen = list(ARTICLE) if article else []
     chosen += own_scenarios(package, about.format, notes)
-    # One process feeds a GPU here: how many more it could feed is a question for that machine's benchmark.
-    with Pool(workers, env=env) as old, Pool(workers, env=env) as new, Pool(1, env=env) as gpu:
+    with ExitStack() as exits:
+        pools: dict[str, Pool] = {}
+
+        def pool_of(scenario: Scenario) -> Pool:
+            """PyTorch and the engines bring OpenMP runtimes that must not meet. One process feeds a GPU."""
+            kind = scenario.kind if scenario.device == "cpu" else scenario.device
+            if kind not in pools:
+                pools[kind] = exits.enter_context(Pool(1 if kind == "cuda" else workers, env=env))
+            return pools[kind]
+
         turns: list[tuple[Pool, str, float]] = []
         for scenario in chosen:
             progress(f"loading {scenario.says}")
-            pool = gpu if scenario.device != "cpu" else new if scenario.kind == "engine" else old
+            pool = pool_of(scenario)
             command = command_of(scenario, package, texts, limit, checkpoints or {})
             pool.load(scenario.name, command)
             turns.append((pool, scenario.name, 2 * seconds if scenario.pad else seconds))
         batch = 1
         if any(scenario.name == BATCHED for scenario in chosen):
-            batch = best_batch(new, package, texts, limit, progress)
+            batch = best_batch(pools["engine"], package, texts, limit, progress)
         taking_turns = Rounds(turns)
         path: ServedPath | None = None
 
