@@ -2,7 +2,7 @@
 
 Pure. All work happens when a snapshot arrives (`build`); a request costs one dictionary lookup (`resolve`). A version is
 used only where a server reports it ready under the very digest the control plane names; while a new target is not ready,
-the version that answered last goes on answering.
+the version that answered last goes on answering, also when it was gone for a while in between.
 """
 
 from __future__ import annotations
@@ -76,11 +76,17 @@ class Snapshot:
     generation: int
     endpoints: Mapping[str, Target | Refusal]
     servers: Mapping[str, ServerAddress]
+    waiting: Mapping[str, Version] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def serving(self) -> Mapping[str, Version]:
-        """What answers now, by endpoint: what the next `build` keeps until its own target is ready."""
-        return {name: entry.serving for name, entry in self.endpoints.items() if isinstance(entry, Target)}
+        """What answered last, by endpoint: what the next `build` keeps until its own target is ready.
+
+        An endpoint that is refused has not forgotten it: a model server that is away for a moment while a deployment waits
+        (or was refused) takes the version that answered with it, and must bring it back.
+        """
+        now = {name: entry.serving for name, entry in self.endpoints.items() if isinstance(entry, Target)}
+        return {**self.waiting, **now}
 
 
 EMPTY = Snapshot(-1, MappingProxyType({}), MappingProxyType({}))
@@ -126,7 +132,9 @@ def build(
         endpoints = {
             name: _decide(name, entry, kept.get(name), ready, prepared) for name, entry in document["endpoints"].items()
         }
-        return Snapshot(int(document["generation"]), MappingProxyType(endpoints), MappingProxyType(servers))
+        refused = [name for name, entry in endpoints.items() if isinstance(entry, Refusal)]
+        waiting = MappingProxyType({name: kept[name] for name in refused if name in kept})
+        return Snapshot(int(document["generation"]), MappingProxyType(endpoints), MappingProxyType(servers), waiting)
     except (KeyError, TypeError, AttributeError) as error:
         raise SnapshotInvalid(f"the snapshot lacks or misuses a field: {error!r}") from error
     except ValueError as error:
@@ -158,10 +166,11 @@ def _decide(
             f"endpoint {endpoint!r} is not ready: this door has not loaded the files of its preprocessing ({spec.kind}) yet; "
             "ask again in a moment, or look at the door's log",
         )
+    before = "" if kept is None or kept == desired else f", nor {kept.key}, which answered before"
     return Refusal(
         Reason.NOT_READY,
         f"endpoint {endpoint!r} is not ready: none of {len(ready)} model server(s) has version {desired.version} of "
-        f"{desired.model!r} loaded; ask again in a moment, or look at `rml status`",
+        f"{desired.model!r} loaded{before}; ask again in a moment, or look at `rml status`",
     )
 
 

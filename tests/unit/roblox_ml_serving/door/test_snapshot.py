@@ -65,6 +65,7 @@ def test_the_laws_of_resolution(history) -> None:
             if isinstance(entry, Refusal):
                 assert entry.reason is Reason.NOT_READY
                 assert not desired and not kept_by
+                assert snapshot.serving.get(name) == kept  # refused, not forgotten
                 continue
             # Only servers that report the version ready, all of them, and the wish before everything else.
             if desired:
@@ -93,6 +94,22 @@ def test_the_last_ready_version_answers_until_the_new_one_is_ready() -> None:
     assert resolve(second, "e").version_text == "1"
     third = build(make(2, {"m/1": "d1", "m/2": "d2"}, generation=3), second.serving)
     assert resolve(third, "e").version_text == "2"
+
+
+def test_a_version_that_was_away_while_another_is_refused_answers_again() -> None:
+    snapshot = build(make(2, {"m/2": "d2"}))
+    for ready in ({"m/2": "d2"}, {}, {}):  # 3 is never ready; then a model server is silent for a moment
+        snapshot = build(make(3, ready), snapshot.serving)
+    refusal = resolve(snapshot, "e")
+    assert isinstance(refusal, Refusal) and "version 3 of 'm' loaded, nor m/2, which answered before" in refusal.message
+    snapshot = build(make(3, {"m/2": "d2"}), snapshot.serving)
+    target = resolve(snapshot, "e")
+    assert isinstance(target, Target) and (target.version_text, target.is_desired) == ("2", False)
+    # What has answered and is lost is not replaced by the version before it.
+    lost = build(make(3, {"m/2": "d2"}), build(make(3, {"m/3": "d3"}), snapshot.serving).serving)
+    assert isinstance(resolve(lost, "e"), Refusal)
+    gone = build({**make(3, {}), "endpoints": {}}, snapshot.serving)
+    assert gone.serving == {}  # a new endpoint of that name starts afresh
 
 
 def test_other_bytes_under_the_same_number_do_not_answer() -> None:
