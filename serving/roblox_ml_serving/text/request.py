@@ -61,9 +61,9 @@ def from_rest(body: bytes, json_length: int | None = None, outputs: Sequence[str
         parameters = _parameters(entry, f"output {name!r}")
         _unsupported(parameters, f"output {name!r}")
         names.append(name)
-        if _flag(parameters, "binary_data", f"output {name!r}", all_binary):
+        if _flag(parameters, "binary_data", f"output {name!r}", False):
             binary.add(name)
-    if not names and all_binary:
+    if not names and all_binary:  # as in Triton: an output that is named says so itself
         binary.update(outputs)
     return TextRequest(_encodable(identity), texts, tuple(dict.fromkeys(names)) or tuple(outputs), frozenset(binary))
 

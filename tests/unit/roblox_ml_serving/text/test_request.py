@@ -72,7 +72,7 @@ def test_outputs_are_those_wanted_in_that_order_once() -> None:
         (True, [], {"label", "scores"}),
         (False, [], set()),
         (False, [{"name": "scores", "parameters": {"binary_data": True}}, {"name": "label"}], {"scores"}),
-        (True, [{"name": "scores", "parameters": {"binary_data": False}}, {"name": "label"}], {"label"}),
+        (True, [{"name": "scores", "parameters": {"binary_data": True}}, {"name": "label"}], {"scores"}),
     ],
 )
 def test_which_outputs_are_binary(all_binary: bool, entries: list[Any], expected: set[str]) -> None:
