@@ -25,6 +25,7 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "apprise": (".notify", "apprise"),
     "at_most": ("._graph.gates", "at_most"),
     "backfill": ("._schedules", "backfill"),
+    "cache": ("._traffic", "cache"),
     "card": ("._cards.collect", "card"),
     "choice": ("._sweeps.space", "choice"),
     "compare": ("._compare.comparing", "compare"),
@@ -51,6 +52,7 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "on_run": ("._graph.schedule", "on_run"),
     "otherwise": ("._graph.conditions", "otherwise"),
     "pipeline": ("._graph.pipeline", "pipeline"),
+    "queue": ("._traffic", "queue"),
     "register": ("._graph.system", "register"),
     "report": ("._sweeps.reports", "report"),
     "runs": ("._runs", "runs"),
@@ -77,6 +79,7 @@ __all__ = [
     "apprise",
     "at_most",
     "backfill",
+    "cache",
     "card",
     "choice",
     "compare",
@@ -103,6 +106,7 @@ __all__ = [
     "on_run",
     "otherwise",
     "pipeline",
+    "queue",
     "register",
     "report",
     "runs",
@@ -168,5 +172,6 @@ if TYPE_CHECKING:
     from ._sweeps.reports import report
     from ._sweeps.result import get_sweep, sweeps
     from ._sweeps.space import choice, integers, uniform
+    from ._traffic import cache, queue
     from .housekeeping import gc
     from .notify import apprise, email, slack, webhook

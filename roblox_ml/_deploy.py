@@ -17,6 +17,7 @@ from . import _siblings
 from ._addresses import control, control_url, ensure_stack, translated
 from ._endpoint import Endpoint, GrpcEndpoint
 from ._predict import InputError, Prediction
+from ._traffic import Cache, Queue
 from .errors import Conflict
 
 __all__ = ["Endpoint", "GrpcEndpoint", "InputError", "Prediction", "deploy", "endpoint", "undeploy"]
@@ -28,6 +29,8 @@ def deploy(
     *,
     wait: bool = True,
     timeout: float = 120.0,
+    cache: Cache | None = None,
+    queue: Queue | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Endpoint:
     """Make `ref` answer at an endpoint.
@@ -37,6 +40,8 @@ def deploy(
         name: the endpoint's name; the model's if left out.
         wait: return when the door answers with that version; otherwise at once.
         timeout: seconds to wait for it.
+        cache: what doors may keep of a text model's answers (`rml.cache(...)`); left out, it stays as it is: off at first.
+        queue: how long a text model's line may be (`rml.queue(...)`); left out, it stays as it is: 200 ms at first.
         say: where progress lines go; print if left out.
 
     Raises:
@@ -51,7 +56,11 @@ def deploy(
     ensure_stack(speak)
     named = name or reference.name
     with control() as plane:
-        answer = plane.put_endpoint(named, reference.name, alias=reference.alias, version=reference.version)
+        wishes = {"cache": cache, "queue": queue}
+        policy = {part: wish.to_json() for part, wish in wishes.items() if wish is not None}
+        answer = plane.put_endpoint(
+            named, reference.name, alias=reference.alias, version=reference.version, policy=policy or None
+        )
     deployed = Endpoint(named)
     version = int(answer["version"])
     if wait:

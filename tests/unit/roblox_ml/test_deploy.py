@@ -284,3 +284,30 @@ def test_what_the_registry_does_not_know_starts_nothing(servers: Servers, monkey
         sdk.deploy(f"m/7@{'e' * 64}")
     assert started == []
     assert [method for method, _, _ in servers.asked] == ["GET", "GET"]
+
+
+def test_cache_and_queue_travel_with_a_deployment_and_are_left_alone_without_one(servers: Servers) -> None:
+    import roblox_ml as rml
+
+    sdk.deploy(
+        "m/3", cache=rml.cache(entries=1000, megabytes=2), queue=rml.queue(max_wait_ms=50), say=lambda line: None
+    )
+    (sent,) = [document for method, _, document in servers.asked if method == "PUT"]
+    assert sent["policy"] == {
+        "cache": {"entries": 1000, "bytes": 2_000_000},
+        "queue": {"max_wait_ms": 50.0, "max_rows": 10_000},
+    }
+    sdk.deploy("m/3", cache=rml.cache(entries=0), say=lambda line: None)
+    assert [document for method, _, document in servers.asked if method == "PUT"][-1]["policy"].keys() == {"cache"}
+    sdk.deploy("m/3", say=lambda line: None)
+    assert "policy" not in [document for method, _, document in servers.asked if method == "PUT"][-1]
+
+
+@pytest.mark.parametrize("wrong", [{"entries": -1}, {"megabytes": -1}, {"entries": 10**12}])
+def test_a_cache_that_cannot_be_is_said_where_it_is_written(wrong: dict[str, Any]) -> None:
+    import roblox_ml as rml
+
+    with pytest.raises(ValueError, match=r"rml\.cache\(entries=1_000_000"):
+        rml.cache(**wrong)
+    with pytest.raises(ValueError, match=r"rml\.queue\(max_wait_ms=200"):
+        rml.queue(max_wait_ms=0)

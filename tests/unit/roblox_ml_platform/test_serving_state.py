@@ -204,3 +204,50 @@ def test_a_long_poll_answers_when_something_changed(client: TestClient, digests:
 def test_a_long_poll_without_a_change_answers_the_same(client: TestClient, digests: dict[int, str]) -> None:
     snapshot = _ok(client.get("/v1/snapshot"))
     assert _ok(client.get("/v1/snapshot", params={"after": snapshot["generation"], "wait": 0.05})) == snapshot
+
+
+def test_a_policy_is_kept_part_by_part_and_told_to_doors(client: TestClient, digests: dict[int, str]) -> None:
+    def put(**policy: Any) -> Any:
+        target = {"model": "scale", "alias": "champion"}
+        return _ok(client.put("/v1/endpoints/e", json={**target, **({"policy": policy} if policy else {})}))["policy"]
+
+    def told() -> tuple[int, Any]:
+        snapshot = _ok(client.get("/v1/snapshot"))
+        return snapshot["generation"], snapshot["endpoints"]["e"]["policy"]
+
+    assert put() == {"cache": {"entries": 0, "bytes": 0}, "queue": {"max_wait_ms": 200, "max_rows": 10_000}}
+    before, _ = told()
+    assert put(cache={"entries": 5, "bytes": 6})["cache"] == {"entries": 5, "bytes": 6}
+    generation, policy = told()
+    assert generation == before + 1 and policy["cache"] == {"entries": 5, "bytes": 6}
+    # A part that is not named stays, and so does everything when the endpoint is only pointed elsewhere.
+    assert put(queue={"max_wait_ms": 50})["cache"]["entries"] == 5
+    _ok(client.put("/v1/endpoints/e", json={"model": "scale", "version": 1}))
+    assert told()[1] == {"cache": {"entries": 5, "bytes": 6}, "queue": {"max_wait_ms": 50, "max_rows": 10_000}}
+    generation, _ = told()
+    assert put(queue={"max_wait_ms": 50}) and told()[0] == generation + 1  # pointed back, the policy is the same
+    assert put(queue={"max_wait_ms": 50}) and told()[0] == generation + 1
+    for wrong in (
+        {"cache": {"entries": -1}},
+        {"queue": {"max_wait_ms": 0}},
+        {"other": {}},
+        {"cache": {"entries": "x"}},
+    ):
+        refused = client.put("/v1/endpoints/e", json={"model": "scale", "version": 1, "policy": wrong})
+        assert refused.status_code == 422 and "policy" in refused.text
+
+
+def test_a_text_models_files_are_named_for_doors_and_no_other_models(
+    client: TestClient, digests: dict[int, str]
+) -> None:
+    from roblox_ml_platform.endpoints import preprocess_of
+
+    paths = ("model/tokenizer.json", "model/text.json", "model/engines/x/model.onnx")
+    manifest = {path: {"sha256": path[-1] * 64, "size": 1} for path in paths}
+    assert preprocess_of({"format": "text-cpu"}, manifest) == {
+        "kind": "text",
+        "files": {path: path[-1] * 64 for path in paths[:2]},
+    }
+    assert preprocess_of({"format": "onnx"}, manifest) is None
+    _ok(client.put("/v1/endpoints/e", json={"model": "scale", "version": 1}))
+    assert _ok(client.get("/v1/snapshot"))["endpoints"]["e"]["preprocess"] is None
