@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,14 @@ def test_flags_come_from_the_kernel_or_from_whoever_tries(tmp_path: Path, monkey
     assert cpu_flags(str(cpuinfo)) == {"avx2", "avx512_vnni"}
     monkeypatch.setenv("RML_CPU_FLAGS", "")
     assert cpu_flags(str(cpuinfo)) == frozenset()
+
+
+def test_the_plan_in_the_documentation_is_a_plan() -> None:
+    page = (
+        next(parent for parent in Path(__file__).parents if (parent / "docs").is_dir()) / "docs/formats/text-model.md"
+    )
+    (example,) = [
+        block for block in re.findall(r"```json\n(.*?)```", page.read_text("utf-8"), re.S) if "engines" in block
+    ]
+    plan = read_plan(example.encode())
+    assert [engine.name for engine in plan.engines] == ["openvino-int8", "onnxruntime-fp32"]
