@@ -71,7 +71,11 @@ def event(
 
 
 def record(connection: Connection, event: Mapping[str, Any]) -> bool:
-    """Write the event down; False when it is known already. Never waits for a channel."""
+    """Write the event down; False when it is known already. Never waits for a channel.
+
+    A run that begins says who hears of its pipeline. That counts from this transaction on, not from when the event is routed:
+    a gate's verdict or an alias's move that is routed meanwhile would be told to nobody, and never again.
+    """
     known = select(t.events.c.seq).where(t.events.c.id == event["id"])
     if connection.execute(known).scalar() is not None:
         return False
@@ -88,7 +92,10 @@ def record(connection: Connection, event: Mapping[str, Any]) -> bool:
     }
     # Two replicas may be told at once: the constraint decides, and neither transaction fails.
     statement = _dialect(connection).insert(t.events).values(row)
-    return bool(connection.execute(statement.on_conflict_do_nothing(index_elements=["id"])).rowcount)
+    fresh = bool(connection.execute(statement.on_conflict_do_nothing(index_elements=["id"])).rowcount)
+    if fresh and row["type"] == "run.started" and row["pipeline"] and row["notify"] is not None:
+        subscribe(connection, row["pipeline"], row["notify"], published=False)
+    return fresh
 
 
 def subscribe(

@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ..database import now
 from . import tables as t
 from .channels import Channels
-from .events import TYPES, event, record, subscribe
+from .events import TYPES, event, record
 
 __all__ = ["Address", "addresses", "route", "waiting"]
 
@@ -95,12 +95,10 @@ def _valid(notify: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _remember(connection: Connection, row: Mapping[str, Any]) -> bool:
-    """Keep who hears of the pipeline and how it last ended; whether this is its recovery, which is an event of its own."""
+    """Keep how the pipeline last ended; whether this is its recovery, which is an event of its own."""
     pipeline, state = row["pipeline"], _ENDS.get(row["type"])
     if not pipeline:
         return False
-    if row["type"] == "run.started" and row["notify"] is not None:
-        subscribe(connection, pipeline, row["notify"], published=False)
     if state is None:
         return False
     query = select(t.pipeline_states).where(t.pipeline_states.c.pipeline == pipeline).with_for_update()
