@@ -16,9 +16,7 @@ from roblox_ml_serving.backends.rml_text_heads import best, entities, entities_j
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 
 
-def tagged(
-    text: str, *tokens: tuple[str, str], labels: tuple[str, ...] = LABELS, scheme_space: bool = False
-) -> list[Any]:
+def tagged(text: str, *tokens: tuple[str, str], labels: tuple[str, ...] = LABELS) -> list[Any]:
     """Entities of `text` whose tokens (surface, tag) follow one another, between two special tokens."""
     offsets, rows, at = [(0, 0)], [np.zeros(len(labels))], 0
     for surface, tag in tokens:
@@ -133,3 +131,31 @@ def test_entities_of_any_tags_are_ordered_spans_of_the_text(data: st.DataObject)
         assert text[entity["start"] : entity["end"]] == entity["text"] != ""  # type: ignore[misc]
         assert 0.0 < entity["score"] <= 1.0  # type: ignore[operator]
     assert all(a["end"] <= b["start"] for a, b in pairwise(found))  # type: ignore[operator]
+
+
+def conlleval(tags: list[str]) -> list[tuple[str, int, int]]:
+    """(kind, first word, last word) of each chunk, as the CoNLL-2000 scorer decides: a chunk starts at B-, or at I- where the word
+    before is of no or another kind; it ends before the next start, O or other kind. Written from its definition, tag by tag."""
+    chunks = []
+    for at, tag in enumerate(tags):
+        prefix, _, kind = tag.partition("-")
+        before = tags[at - 1].partition("-")[2] if at else ""
+        if kind and (prefix == "B" or before != kind):
+            last = at
+            while last + 1 < len(tags) and tags[last + 1] == f"I-{kind}":
+                last += 1
+            chunks.append((kind, at, last))
+    return chunks
+
+
+@given(st.lists(st.sampled_from(LABELS), max_size=12))
+def test_words_merge_as_the_conll_scorer_reads_them(tags: list[str]) -> None:
+    text = " ".join(f"w{at}" for at in range(len(tags)))
+    found = entities_of(text, tags)
+    words = text.split()
+    expected = [(kind, " ".join(words[first : last + 1])) for kind, first, last in conlleval(tags)]
+    assert found == expected
+
+
+def entities_of(text: str, tags: list[str]) -> list[Any]:
+    return tagged(text, *zip(text.split(), tags, strict=True))
