@@ -36,6 +36,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "onnx": ("model/model.onnx",),
     "sklearn-skops": ("model/model.skops",),
     "python": (),
+    "text-cpu": ("model/tokenizer.json", "model/text.json"),
 }
 _DOCS = "see docs/formats/model-package.md"
 

@@ -1,7 +1,7 @@
 """What runs inside Triton: one model file per package format, and the modules copied beside it.
 
 Nothing here is imported by the platform. The files are copied into a model's version folder, where the stub's interpreter
-(numpy 1, ONNX Runtime, tokenizers, skops; no `roblox_ml`) loads `model.py`. `rml_*` keep their names there, hence the prefix.
+(numpy 1, ONNX Runtime, OpenVINO, CTranslate2, tokenizers, skops; no `roblox_ml`) loads `model.py`. `rml_*` keep their names there, hence the prefix.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ MODEL_FILES = {
     "onnx": "onnx_model.py",
     "sklearn-skops": "sklearn_skops.py",
     "python": "python_model.py",
+    "text-cpu": "text_cpu.py",
 }
 
 #: The modules copied beside it.
@@ -26,4 +27,7 @@ SUPPORT_FILES = {
     "onnx": ("rml_backend.py", "rml_onnx.py"),
     "sklearn-skops": ("rml_backend.py",),
     "python": ("rml_backend.py", "rml_frames.py", "rml_worker.py"),
-}
+    "text-cpu": (
+        "rml_backend.py", "rml_text_engines.py", "rml_text_heads.py", "rml_text_plan.py", "rml_text_tokens.py",
+    ),
+}  # fmt: skip

@@ -20,9 +20,12 @@ from .warmup import warmup_message
 __all__ = ["BATCH_SUFFIX", "Options", "batch_config", "config_pbtxt", "public_config"]
 
 BATCH_SUFFIX = ".batch"
+TEXT_CPU = "text-cpu"
 
 # Open Inference Protocol datatypes whose Triton name is not simply TYPE_<datatype>.
 _TYPES = {"BYTES": "TYPE_STRING"}
+# What a text model's computing half takes beside texts: all rows' token ids one after the other, and tokens per row.
+_TOKENS = (TensorSpec("IDS", "INT32", (-1,)), TensorSpec("LENGTHS", "INT32", (-1,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +75,19 @@ def public_config(package: ModelPackage, name: str, version: int) -> str:
 
 def batch_config(package: ModelPackage, name: str, version: int, options: Options) -> str:
     """The model that computes: Python backend, dynamic batching over ragged requests, warm-up from the package's example."""
+    inputs = _tensors(package.signature.inputs, ragged=True)
+    outputs = _tensors(package.signature.outputs)
+    if package.format == TEXT_CPU:
+        # The door has tokenised already and asks with ids; the public model above goes on sending texts.
+        inputs += _tensors(_TOKENS, ragged=True)
+        inputs = [{**tensor, "optional": True} for tensor in inputs if isinstance(tensor, Mapping)]
+        outputs += _tensors([TensorSpec("LOGITS", "FP32", (-1, len(package.labels or ())))])
     message: dict[str, Value] = {
         "name": triton_name(name, version) + BATCH_SUFFIX,
         "backend": "python",
         "max_batch_size": options.max_batch_requests,
-        "input": _tensors(package.signature.inputs, ragged=True),
-        "output": _tensors(package.signature.outputs),
+        "input": inputs,
+        "output": outputs,
         "instance_group": [{"kind": Enum("KIND_CPU"), "count": options.instances}],
         "dynamic_batching": {"max_queue_delay_microseconds": options.max_queue_delay_us},
         "version_policy": {"specific": {"versions": [version]}},
