@@ -64,9 +64,10 @@ def write(
     text = json.dumps(result, allow_nan=False)
     _write_text(fresh, text)
     fresh.replace(target)
-    if os.environ.get("KFP_POD_NAME") and len(text) <= _LONGEST_REPORT:
-        # The API of a cluster does not give outputs, and the log is all that is left of a pod: `run.outputs` reads this.
-        print(f"{REPORT}{text}", flush=True)
+    if (pod := os.environ.get("KFP_POD_NAME")) and len(text) <= _LONGEST_REPORT:
+        # The API of a cluster does not give outputs, and the log is all that is left of a pod: `run.outputs` reads this. The
+        # pod's name says which iteration of a loop this was, wherever the log ends up.
+        print(f"{REPORT}{json.dumps({**result, 'pod': pod}, allow_nan=False)}", flush=True)
 
 
 def _by_name(function: Callable[..., Any], names: list[str], returned: Any) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from ..._run_protocol import ENDED
 from ..._runtime.outputs import REPORT
 from ...errors import RmlSdkError, RunError
 from . import objects
-from .tasks import Node, node_id, pod_names, workflow_of
+from .tasks import Node, node_id, node_path, pod_names, workflow_of
 
 if TYPE_CHECKING:
     from .run import RemoteRun
 
-__all__ = ["REPORT", "follow", "raw", "read"]
+__all__ = ["REPORT", "follow", "raw", "read", "reporter"]
 
 _REPORTED = re.compile(rf"{re.escape(REPORT)}.*\n?")
 _FOLLOW = 1.0
@@ -86,11 +86,16 @@ def _from_pod(run: RemoteRun, node: Node) -> str | None:
         namespace, label_selector=f"pipeline/runid={run.id}", _request_timeout=_KUBE_TIMEOUT
     ).items
     wanted = re.compile(rf"\.{re.escape(node.leaf.name)}\.executor(\(\d+\))?$")
-    mine = [p for p in pods if wanted.search((p.metadata.annotations or {}).get("workflows.argoproj.io/node-name", ""))]
+    named = [(str((p.metadata.annotations or {}).get("workflows.argoproj.io/node-name", "")), p) for p in pods]
+    mine = [(name, p) for name, p in named if wanted.search(name)]
+    if node.at:
+        path = node_path(workflow_of(run._look()), node)
+        mine = [(name, p) for name, p in mine if re.sub(r"(?<=executor)\(\d+\)$", "", name) == path]
     if not mine:
         return None
-    mine.sort(key=lambda p: str(p.metadata.creation_timestamp))
-    pod = mine[_index(node)] if _index(node) < len(mine) else mine[-1]
+    mine.sort(key=lambda pair: str(pair[1].metadata.creation_timestamp))
+    index = -1 if node.at else _index(node)
+    pod = mine[index if index < len(mine) else -1][1]
     answer = core.read_namespaced_pod_log(
         pod.metadata.name, namespace, container="main", _preload_content=False, _request_timeout=_KUBE_TIMEOUT
     )
@@ -119,12 +124,8 @@ def kubernetes(context: str | None) -> Any:
 def _from_server(run: RemoteRun, node: Node) -> str | None:
     """The v1alpha1 endpoint: the only one of 2.17 that gives logs. It wants a pod's name; older workflows call a pod as its node."""
     workflow = workflow_of(run._look())
-    names = pod_names(run._look(), node.leaf)
-    names += (
-        [node_id(workflow, ".".join([workflow, "root", *node.leaf.groups, node.leaf.name, "executor"]))]
-        if names
-        else []
-    )
+    names = pod_names(run._look(), node.leaf, node.at)
+    names += [node_id(workflow, node_path(workflow, node))] if names else []
     last: Exception | None = None
     for name in names:
         try:
@@ -169,7 +170,25 @@ def _refusal(text: str) -> str:
 def _from_store(run: RemoteRun, node: Node) -> str | None:
     if not objects.reachable(objects.root_of(run)):
         return None
-    return objects.kept_log(run, node.leaf.name, _index(node) if "[" in node.name else -1)
+    if not node.at:
+        return objects.kept_log(run, node.leaf.name, _index(node) if "[" in node.name else -1)
+    # The launcher's folders say nothing about iterations; the step's own report names its pod, whose name ends in its hash.
+    names = pod_names(run._look(), node.leaf, node.at)
+    logs = [(reporter(log), log) for log in objects.kept_logs(run, node.leaf.name)]
+    if mine := [log for pod, log in logs if pod in names]:
+        return mine[-1]
+    others = [log for pod, log in logs if not pod]
+    return others[_index(node)] if len(node.at) == 1 and _index(node) < len(others) else None
+
+
+def reporter(log: str) -> str:
+    """The pod that reported its outputs in this log; empty when nobody did, or did not say."""
+    line = log.rpartition(REPORT)[2].partition("\n")[0] if REPORT in log else ""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return ""
+    return str(found.get("pod") or "") if isinstance(found, dict) else ""
 
 
 def _index(node: Node) -> int:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -20,7 +21,7 @@ from ...errors import MissingExtra, RunError
 if TYPE_CHECKING:
     from .run import RemoteRun
 
-__all__ = ["attempts", "fetch", "kept_log", "reachable", "root_of"]
+__all__ = ["attempts", "fetch", "kept_log", "kept_logs", "reachable", "root_of"]
 
 DEFAULT_ROOT = "minio://mlpipeline/v2/artifacts"
 LOG = "executor-logs"
@@ -52,7 +53,16 @@ def kept_log(run: RemoteRun, task: str, index: int = -1) -> str | None:
     found = attempts(run, task)
     if not found:
         return None
-    folder = found[index] if -len(found) <= index < len(found) else found[-1]
+    return _log_in(run, found[index] if -len(found) <= index < len(found) else found[-1])
+
+
+def kept_logs(run: RemoteRun, task: str) -> Iterator[str]:
+    """The logs that the launcher kept of all executions of a step, oldest first."""
+    found = (_log_in(run, folder) for folder in attempts(run, task))
+    return (log for log in found if log is not None)
+
+
+def _log_in(run: RemoteRun, folder: str) -> str | None:
     files, _ = _open(root_of(run))
     path = f"{folder.rstrip('/')}/{LOG}"
     return files.cat_file(path).decode("utf-8", "replace") if files.isfile(path) else None

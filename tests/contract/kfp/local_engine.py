@@ -85,7 +85,7 @@ class LocalEngine:
                     continue
                 told[name] = word
                 if word not in ("RUNNING", "SKIPPED"):
-                    run.log(name, self._log(here, name))
+                    run.log(name, self._log(here, name, run.pod(name)))
                 if word != "SKIPPED":
                     run.report(name, word)
             if over:
@@ -93,11 +93,11 @@ class LocalEngine:
                 return
             time.sleep(0.02)
 
-    def _log(self, here: Any, name: str) -> str:
+    def _log(self, here: Any, name: str, pod: str) -> str:
         made = here._reader.poll().tasks[name].outputs
         text = str(here.logs(name))
         if made is None:
             return text
         artifacts = {key: {"artifacts": listed} for key, listed in (made.get("artifacts") or {}).items()}
-        report = {"parameterValues": made.get("parameters") or {}, "artifacts": artifacts}
+        report = {"parameterValues": made.get("parameters") or {}, "artifacts": artifacts, "pod": pod}
         return f"{text}{REPORT}{json.dumps(report)}\n"

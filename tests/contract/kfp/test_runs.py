@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from pathlib import Path
@@ -128,6 +129,34 @@ def test_each_of_a_fanned_out_step_has_its_log_in_the_store(kept_server: Any) ->
     engine.pods.clear()
     text = run.logs("probe")
     assert text.startswith("=== probe[0] ===\n") and "item 0" in text and "item 1" in text
+
+
+def test_the_iterations_of_a_loop_come_in_their_own_order_and_not_in_that_of_their_ends(kept_server: Any) -> None:
+    run, engine = sent(kept_server)
+    run._connection.pipeline_root = kept_server.state.artifacts.as_uri()
+    count = 12
+    for place, index in enumerate(reversed(range(count))):  # the last item begins and ends first
+        task = f"probe[{index}]"
+        made = {"parameterValues": {"Output": 100 + index}, "pod": engine.pod(task)}
+        engine.log(task, f"item {index}\n{REPORT}{json.dumps(made)}\n")
+        kept = engine.folder(task) / "executor-logs"
+        os.utime(kept, (1_000_000_000 + place, 1_000_000_000 + place))
+        engine.report(task, "SUCCEEDED")
+        engine.steps[task].started = engine.steps[task].finished = f"2026-01-01T00:00:{place:02}Z"
+    assert [name for name in run.tasks if name.startswith("probe")] == [f"probe[{index}]" for index in range(count)]
+    for _ in ("its pod", "the object store"):
+        assert run.outputs["probe"] == [100 + index for index in range(count)]
+        assert run.outputs["probe[3]"] == 103 and run.logs("probe[3]") == "item 3\n"
+        engine.pods.clear()
+
+
+def test_an_iteration_keeps_its_index_while_others_have_not_begun(server: Any) -> None:
+    run, engine = sent(server)
+    engine.report("probe[2]", "RUNNING")
+    engine.report("probe[0]", "SUCCEEDED")
+    engine.report("probe[1]", "")
+    states = {name: task.state for name, task in run.tasks.items() if name.startswith("probe")}
+    assert states == {"probe[0]": "SUCCEEDED", "probe[1]": "PENDING", "probe[2]": "RUNNING"}
 
 
 def test_following_a_log_ends_with_the_step(server: Any, capsys: pytest.CaptureFixture[str]) -> None:

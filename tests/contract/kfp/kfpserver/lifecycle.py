@@ -6,6 +6,7 @@ hashes of the nodes' paths, so they are the ones a real workflow of this name ha
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import uuid
@@ -16,6 +17,7 @@ from typing import Any
 
 from .rules import inner
 
+_BODY = "iteration-iterations(@:@).iteration-item"  # of a loop, as Kubeflow compiles it to Argo's withSequence
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELED")
 
 
@@ -136,9 +138,12 @@ class EngineRun:
         yield from _walk(self.pipeline, self.pipeline["root"]["dag"], f"{self.workflow}.root")
 
     def _paths(self, task: str) -> list[str]:
-        base, _, index = task.partition("[")
-        inside = f".iteration-{index.rstrip(']')}" if index else ""
-        return [f"{dag}{inside}.{name}.executor" for name, dag, _ in self._leaves() if name == base]
+        base = task.partition("[")[0]
+        return [f"{_inside(dag, task)}.{name}.executor" for name, dag, _ in self._leaves() if name == base]
+
+    def pod(self, task: str) -> str:
+        """The name of the pod that carries an execution out (`probe[2]`)."""
+        return f"{self.workflow}-system-container-impl-{fnv(self._paths(task)[0])}"
 
     def _details(self) -> Iterator[dict[str, Any]]:
         whole = self.state if self.state in _ENDED else "RUNNING"
@@ -159,8 +164,7 @@ class EngineRun:
                 yield from self._step(step, name, dag, found, after)
 
     def _step(self, step: str, name: str, dag: str, found: _Step, after: list[str]) -> Iterator[dict[str, Any]]:
-        inside = f".iteration-{step.partition('[')[2].rstrip(']')}" if "[" in step else ""
-        path = f"{dag}{inside}.{name}"
+        path = f"{_inside(dag, step)}.{name}"
         reached = found.state not in ("", "SKIPPED")
         driver = "SUCCEEDED" if reached else found.state
         begun, ended = found.started or now(), found.finished
@@ -211,9 +215,17 @@ def _walk(spec: Mapping[str, Any], dag: Mapping[str, Any], path: str) -> Iterato
     for name, task in (dag.get("tasks") or {}).items():
         component = (spec.get("components") or {}).get(task["componentRef"]["name"]) or {}
         if "dag" in component:
-            yield from _walk(spec, component["dag"], f"{path}.{name}")
+            body = f".{_BODY}" if "parameterIterator" in task else ""
+            yield from _walk(spec, component["dag"], f"{path}.{name}{body}")
         else:
             yield name, path, task
+
+
+def _inside(path: str, step: str) -> str:
+    """The path of a DAG in the iterations that a step's name tells."""
+    for index in re.findall(r"\[(\d+)\]", step):
+        path = path.replace("(@:@)", f"({index}:{index})", 1)
+    return path
 
 
 def fnv(text: str) -> int:
