@@ -302,4 +302,7 @@ class AgentSettings(BaseSettings):
     )
     memory_budget_mb: int = Field(default=0, ge=0, description="memory all resident versions may take; 0: no limit")
     instances: int = Field(default=0, ge=0, description="instances per version; 0: one per core this process may use")
+    pin: bool = Field(
+        default=True, description="text models: each instance on a core of its own, where there is one per core"
+    )
     metrics_port: int = Field(default=0, ge=0, le=65535, description="Prometheus port of the agent; 0: none")

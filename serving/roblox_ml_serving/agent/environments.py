@@ -1,11 +1,12 @@
-"""The locked environment of a plain-Python model, built by the SDK's environment store before the model is loaded.
+"""What a model gets from the place it runs in: instances, cores, and for a plain-Python model its locked environment.
 
-In a process of its own: the store belongs to the SDK (this package does not import it), and building takes as long as an
-installation takes.
+That environment is built by the SDK's environment store before the model is loaded, in a process of its own: the store belongs
+to the SDK (this package does not import it), and building takes as long as an installation takes.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,7 +16,9 @@ from roblox_ml_core.digests import sha256_bytes
 from roblox_ml_core.errors import PackageError
 from roblox_ml_core.package import ModelPackage
 
-__all__ = ["parameters_for", "touch"]
+from ..repository import Options
+
+__all__ = ["cores", "options_for", "parameters_for", "touch"]
 
 LOCK = "model/lock.txt"
 # The last line is the interpreter; progress goes before it.
@@ -23,6 +26,22 @@ _BUILD = (
     "import pathlib, sys; from roblox_ml._runtime.environments import ensure; "
     "print(ensure(pathlib.Path(sys.argv[1]).read_text(), sys.argv[2], pathlib.Path(sys.argv[3])))"
 )
+
+
+def cores() -> int:
+    """Cores this process may use: a container's limit counts, not the machine."""
+    return max(1, len(os.sched_getaffinity(0)))
+
+
+def options_for(package: ModelPackage, instances: int, home: Path, *, pin: bool = True) -> Options:
+    """How a package is served on this machine, where `instances` per model are usual."""
+    # A plain-Python model brings its own process per instance and its own memory: one, unless the package asks for more.
+    asked = package.options.get("instances")
+    usual = 1 if package.format == "python" else instances
+    count = asked if isinstance(asked, int) and asked > 0 else usual
+    # With fewer instances than cores the kernel places them better; with more, two would share a core while one is idle.
+    pinned = pin and package.format == "text-cpu" and count == cores()
+    return Options(instances=count, pin=pinned, parameters=parameters_for(package, home))
 
 
 def parameters_for(package: ModelPackage, home: Path) -> Mapping[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from ..triton import processes
 from ..triton.processes import Stub
 from . import metrics
 from .control import Reporter, Wishes
+from .environments import cores
 from .ledger import Ledger
 from .plan import Action, Check, Key, Limits, Load, Observed, Refuse, Reload, Unload, Wanted, plan
 from .triton import TRANSITIONS, Triton
@@ -47,7 +47,7 @@ class Agent:
         self.ledger = Ledger(agent.probe_s, self._something_changed)
         self._triton = Triton(triton.grpc_address, load_timeout_s=agent.load_timeout_s)
         store = BlobStore(home.store_url, token=home.read_token())
-        self._worker = Worker(self._triton, store, self.ledger, home.root, self._instances)
+        self._worker = Worker(self._triton, store, self.ledger, home.root, self._instances, agent.pin)
         wishes_path = home.root / "serving" / f"desired-{agent.server}.json"
         self._wishes = Wishes(client(), agent.server, wishes_path, agent.poll_wait_s, self._wake.set)
         self._reporter = Reporter(
@@ -175,8 +175,3 @@ def expected_memory(model: DesiredModel, instances: int) -> int:
 def is_loaded(path: str) -> bool:
     """Whether an instance reads this file into memory. Triton serves the graph, not the checkpoint it was made from."""
     return path.startswith("model/") and not path.startswith("model/hf/")
-
-
-def cores() -> int:
-    """Cores this process may use: a container's limit counts, not the machine."""
-    return max(1, len(os.sched_getaffinity(0)))

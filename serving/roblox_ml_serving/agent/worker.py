@@ -16,7 +16,7 @@ from roblox_ml_core.registry import DesiredModel
 from roblox_ml_core.storage import BlobStore
 from roblox_ml_core.telemetry import log
 
-from ..repository import Options, materialise, materialised, remove
+from ..repository import materialise, materialised, remove
 from ..repository.config import BATCH_SUFFIX
 from ..triton import processes
 from . import environments, metrics
@@ -40,12 +40,13 @@ class Worker:
         ledger: Ledger,
         home: Path,
         instances: int,
+        pin: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.repository = home / "serving" / "models"
         self.packages = home / "serving" / "packages"
         self._triton, self._store, self._ledger = triton, store, ledger
-        self._home, self._instances, self._clock = home, instances, clock
+        self._home, self._instances, self._pin, self._clock = home, instances, pin, clock
 
     def load(self, wish: DesiredModel) -> None:
         """Make a version resident and prove it. A failure is recorded, never raised."""
@@ -53,7 +54,7 @@ class Worker:
         started = self._clock()
         try:
             package = self._pull(wish)
-            options = self._options(package)
+            options = environments.options_for(package, self._instances, self._home, pin=self._pin)
             self._ledger.phase(key, "loading")
             materialise(package, self.repository, wish.model, wish.version, options)
             self._triton.load(name)
@@ -147,13 +148,6 @@ class Worker:
             log(logger, logging.WARNING, "local copy is damaged, fetching it again", digest=wish.digest)
             shutil.rmtree(target)
             return pull(wish.manifest, self._store, target, wish.digest)
-
-    def _options(self, package: ModelPackage) -> Options:
-        # A plain-Python model brings its own process per instance and its own memory: one, unless the package asks for more.
-        asked = package.options.get("instances")
-        usual = 1 if package.format == "python" else self._instances
-        instances = asked if isinstance(asked, int) and asked > 0 else usual
-        return Options(instances=instances, parameters=environments.parameters_for(package, self._home))
 
     def _prove(self, key: Key, package: ModelPackage) -> None:
         """Record that a version answers as it should, or raise `PackageError` saying how it does not."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 Calculate = Callable[[Any, Any], Any]  # ids [B, L], mask [B, L] (both int64) to logits
-#: Row counts that warm-up uses at the upper length of each bucket: alone, and a full call.
+#: The file that makes a folder one of the runtime's.
 FILES = {"openvino": "model.xml", "onnxruntime": "model.onnx", "ctranslate2": "model.bin"}
 HEAD = "head.npz"
 
@@ -54,11 +54,10 @@ class Engine:
                 answers[i] = line[: len(rows[i])] if self._per_token else line
         return answers
 
-    def warm_up(self) -> None:
-        """Compute at the upper length of every bucket: libraries prepare their kernels at the first call of a kind."""
+    def try_out(self) -> None:
+        """One row of every bucket: a library that opens a file may still be unable to compute it here."""
         for length in self._buckets:
-            row = np.full(length, self._pad_id, dtype=np.int32)
-            self.call(*pad([row], self._pad_id))
+            self.call(*pad([np.full(length, self._pad_id, dtype=np.int32)], self._pad_id))
 
 
 def form_calls(lengths: Sequence[int], buckets: Sequence[int], batch_tokens: int) -> list[list[int]]:
@@ -109,7 +108,7 @@ def first_that_opens(plan: Any, folder: Path, flags: Iterable[str], log: Callabl
         else:
             try:
                 opened = open_engine(engine, folder, plan)
-                opened.warm_up()
+                opened.try_out()
             except Exception as error:  # whatever a library raises: the next engine may do better
                 reason = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
             else:

@@ -15,12 +15,13 @@ from roblox_ml_core.names import triton_name
 from roblox_ml_core.package import ModelPackage, TensorSpec
 
 from .pbtxt import Enum, Value, render
-from .warmup import warmup_message
+from .warmup import TEXT_CPU, warmup_messages
 
 __all__ = ["BATCH_SUFFIX", "Options", "batch_config", "config_pbtxt", "public_config"]
 
 BATCH_SUFFIX = ".batch"
-TEXT_CPU = "text-cpu"
+#: What a model file that pins its instances looks for.
+PIN_PARAMETER = "rml.pin"
 
 # Open Inference Protocol datatypes whose Triton name is not simply TYPE_<datatype>.
 _TYPES = {"BYTES": "TYPE_STRING"}
@@ -36,6 +37,8 @@ class Options:
     max_batch_requests: int = 32
     # 0: a batch is what has queued while the instances worked; nobody waits for company.
     max_queue_delay_us: int = 0
+    # Each instance on a core of its own. Only where there is one instance per core, else some cores get two.
+    pin: bool = False
     # Free text that reaches the model file, e.g. the interpreter of a plain-Python model.
     parameters: Mapping[str, str] = field(default_factory=dict)
 
@@ -78,7 +81,7 @@ def batch_config(package: ModelPackage, name: str, version: int, options: Option
     inputs = _tensors(package.signature.inputs, ragged=True)
     outputs = _tensors(package.signature.outputs)
     if package.format == TEXT_CPU:
-        # The door has tokenised already and asks with ids; the public model above goes on sending texts.
+        # A door has tokenised already and asks with ids; the public model above goes on sending texts.
         inputs += _tensors(_TOKENS, ragged=True)
         inputs = [{**tensor, "optional": True} for tensor in inputs if isinstance(tensor, Mapping)]
         outputs += _tensors([TensorSpec("LOGITS", "FP32", (-1, len(package.labels or ())))])
@@ -91,11 +94,17 @@ def batch_config(package: ModelPackage, name: str, version: int, options: Option
         "instance_group": [{"kind": Enum("KIND_CPU"), "count": options.instances}],
         "dynamic_batching": {"max_queue_delay_microseconds": options.max_queue_delay_us},
         "version_policy": {"specific": {"versions": [version]}},
-        "parameters": _parameters({**options.parameters, "rml.digest": package.digest, "rml.format": package.format}),
+        "parameters": _parameters(
+            {
+                **options.parameters,
+                **({PIN_PARAMETER: "cores"} if options.pin else {}),
+                "rml.digest": package.digest,
+                "rml.format": package.format,
+            }
+        ),
     }
-    warmup = warmup_message(package)
-    if warmup is not None:
-        message["model_warmup"] = [warmup]
+    if warmups := warmup_messages(package):
+        message["model_warmup"] = warmups
     return render(message)
 
 

@@ -24,8 +24,8 @@ from roblox_ml_core.package import ModelPackage
 from roblox_ml_core.storage import BlobStore
 
 from ..agent import environments
+from ..agent.environments import cores
 from ..agent.known_answer import check
-from ..agent.loop import cores
 from ..agent.triton import Triton
 from ..door.follower import store
 from ..repository import Options, materialise
@@ -52,6 +52,7 @@ class TrialStack:
         instances: processes per model; left out, one per core.
         policy: cache and queue of the endpoints (one policy for all, or by endpoint name).
         env: more environment for both servers, e.g. `RML_CPU_FLAGS` for another machine's instruction set.
+        pin: text models: each instance on a core of its own, where there is one per core (as the agent does).
         check: ask every package its known answers before the first request.
     """
 
@@ -62,13 +63,14 @@ class TrialStack:
         instances: int | None = None,
         policy: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
+        pin: bool = True,
         check: bool = True,
     ) -> None:
         self._folders = dict(packages)
         self._instances = instances or cores()
         self._policy = dict(policy or {})
         self._env = dict(env or {})
-        self._check = check
+        self._check, self._pin = check, pin
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._home = Path()
         self.rest = self.grpc = self.triton_http = self.triton_grpc = self.triton_metrics = ""
@@ -189,7 +191,7 @@ class TrialStack:
         shutil.rmtree(self._home, ignore_errors=True)
 
     def _options(self, package: ModelPackage) -> Options:
-        return Options(instances=self._instances, parameters=environments.parameters_for(package, self._home))
+        return environments.options_for(package, self._instances, self._home, pin=self._pin)
 
     def _write_snapshot(self, packages: Mapping[str, ModelPackage]) -> None:
         blobs = BlobStore((self._home / "store").as_uri())
