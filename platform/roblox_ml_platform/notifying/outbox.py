@@ -36,20 +36,19 @@ def due(connection: Connection) -> bool:
 def claim(connection: Connection, holder: str, limit: int, settings: NotifySettings) -> list[Sending]:
     """Take the lease of up to `limit` due deliveries, one per address, oldest first."""
     moment, d = now(), t.deliveries.c
+    behind = case((d.attempts >= _BEHIND, 1), else_=0)
+    held = select(d.address).where(d.state == "pending", d.lease_until > moment)
+    # Chosen among the first of each address, so that however much waits for one that is slow, the others have their turn.
+    place = func.row_number().over(partition_by=d.address, order_by=(behind, d.id)).label("place")
+    queues = select(d.id, place).where(_claimable(moment), d.address.not_in(held)).subquery()
     query = (
         select(t.deliveries)
-        .where(_claimable(moment))
-        .order_by(case((d.attempts >= _BEHIND, 1), else_=0), d.id)
-        .limit(200)
+        .where(d.id.in_(select(queues.c.id).where(queues.c.place == 1)), _claimable(moment))
+        .order_by(behind, d.id)
+        .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    held = select(d.address).where(d.state == "pending", d.lease_until > moment)
-    busy = set(connection.execute(held).scalars())
-    taken: list[Any] = []
-    for row in connection.execute(query).mappings():
-        if row["address"] not in busy and len(taken) < limit:
-            busy.add(row["address"])
-            taken.append(row)
+    taken: list[Any] = list(connection.execute(query).mappings())
     if not taken:
         return []
     connection.execute(

@@ -1,4 +1,4 @@
-"""Who hears of a verdict that is routed in the same round that finds the run's own word in the spool."""
+"""Who hears of what is routed in the round that finds the run's own word in the spool; whose turn it is to be told."""
 
 from __future__ import annotations
 
@@ -53,3 +53,17 @@ def test_who_hears_of_a_published_pipeline_is_not_changed_by_a_run(database: Dat
         record(connection, event("gate.refused", {"model": "m", "version": 2}, pipeline="nightly"))
         routing.route(connection, Channels({}), SETTINGS, service.now())
     assert told(database) == [("gate.refused", "http://h/published")]
+
+
+def test_an_address_with_a_long_queue_does_not_keep_others_from_their_turn(database: Database) -> None:
+    slow, other = ({**TEAM[0], "target": f"http://h/{name}", "on": ["failure"]} for name in ("slow", "other"))
+    with database.write() as connection:
+        for n in range(230):
+            record(connection, event("run.failed", {"pipeline": "p", "run": f"r-{n}"}, notify=[slow]))
+        record(connection, event("run.failed", {"pipeline": "p", "run": "last"}, notify=[other, slow]))
+        while routing.route(connection, Channels({}), SETTINGS, service.now()):
+            pass
+        first, last = outbox.claim(connection, "me", 4, SETTINGS)
+        assert (first.target, first.event["subject"]["run"]) == ("http://h/slow", "r-0")
+        assert (last.target, last.event["subject"]["run"]) == ("http://h/other", "last")
+        assert outbox.claim(connection, "you", 4, SETTINGS) == []  # one in hand for each address
