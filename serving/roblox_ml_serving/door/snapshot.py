@@ -33,7 +33,7 @@ class Version:
     model: str
     version: int
     digest: str = ""
-    preprocess: Spec | None = field(default=None, compare=False)  # part of the package, so the digest says it already
+    preprocess: Spec | None = None
 
     @property
     def key(self) -> str:
@@ -155,7 +155,10 @@ def _decide(
     desired = Version(str(entry["model"]), int(entry["version"]), str(entry["digest"]), spec)
     # Only a move that is not finished yet lets another version answer: the one that answered until now. A desired
     # version that is lost is refused until it is back; the one before it may have been rolled back for a reason.
-    candidates = [desired] if kept is None else [desired, kept]
+    # The same package is desired as it is described now, not as an older door remembered it.
+    candidates = [desired]
+    if kept is not None and (kept.key, kept.digest) != (desired.key, desired.digest):
+        candidates.append(kept)
     for candidate in candidates:
         replicas = tuple(server for server, models in ready.items() if _has(models, candidate))
         if replicas and (candidate.preprocess is None or candidate.preprocess in prepared):

@@ -8,7 +8,8 @@ clock, so nothing can be overtaken for ever.
 Batch. The row that has been due the longest is always in the next batch. Its company is what costs the least padding: rows
 of its own length, then of the nearest lengths of its bucket, due ones before others. A batch holds at most the engine's
 `batch_tokens` padded tokens and takes about `TARGET_US`; where the line is longer than that, batches may be larger too,
-because a machine that is behind gains more from fewer calls than a row loses by a longer one.
+because a machine that is behind gains more from fewer calls than a row loses by a longer one. Sizes go by the fitted cost,
+not by the corrected one: a slow moment must not make batches small, which would make it slower.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 __all__ = ["SHARE", "TARGET_US", "Batch", "Cost", "Queue", "Row"]
 
-TARGET_US = 25_000.0
+TARGET_US, MOST_US = 25_000.0, 100_000.0
 SHARE = 2.0  # a request with many rows gets a half of the machine while others ask, all of it while nobody does
 _FOLLOW = 0.1  # weight of the newest measurement in the correction
 _TRUSTED = (0.02, 50.0)  # what a correction may be: one absurd measurement must not close or open the door
@@ -39,8 +40,8 @@ class Cost:
         self.correction = 1.0
 
     def batch_us(self, rows: int, width: int) -> float:
-        """Expected time of one call of `rows` rows padded to `width`."""
-        return (self.call_us + self.token_us * rows * width) * self.correction
+        """Fitted time of one call of `rows` rows padded to `width`, before correction."""
+        return self.call_us + self.token_us * rows * width
 
     def row_us(self, length: int) -> float:
         """A row's share of a batch of the usual size, before correction."""
@@ -49,8 +50,7 @@ class Cost:
 
     def learn(self, rows: int, width: int, measured_us: float) -> None:
         """Follow what a call took."""
-        expected = self.call_us + self.token_us * rows * width
-        seen = min(max(measured_us / expected, _TRUSTED[0]), _TRUSTED[1])
+        seen = min(max(measured_us / self.batch_us(rows, width), _TRUSTED[0]), _TRUSTED[1])
         self.correction += _FOLLOW * (seen - self.correction)
 
 
@@ -144,9 +144,9 @@ class Queue:
         bucket = bisect_left(self._buckets, first)
         near = [length for length in lengths if bisect_left(self._buckets, length) == bucket]
         near.sort(key=lambda length: (abs(length - first), length))
-        full_us = max(TARGET_US, self._due_us * self.cost.correction / self.lanes / 2)
+        full_us = min(max(TARGET_US, self._due_us / self.lanes / 2), MOST_US)
         if idle > 1:  # several lanes have nothing to do: one row of two each beats two rows on one
-            full_us = min(full_us, self.cost.batch_us(1, 0) + self._all_us * self.cost.correction / idle)
+            full_us = min(full_us, self.cost.call_us + self._all_us / idle)
         taken = [self._pop(first)]
         width = self._fill(taken, first, near, full_us, until=now)
         # What is not due yet goes along where there is room: fewer calls. Others must not wait for it much longer.

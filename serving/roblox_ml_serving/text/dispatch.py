@@ -131,7 +131,7 @@ class Dispatcher:
         ahead_us = queue.due_us(now) * cost.correction
         flights = [flight for flights in self._flights.values() for flight in flights]
         for flight in flights:
-            expected = cost.batch_us(len(flight.batch.rows), flight.batch.width)
+            expected = cost.batch_us(len(flight.batch.rows), flight.batch.width) * cost.correction
             begun = 0.0 if flight.started is None else (now - flight.started) * 1e6
             ahead_us += max(expected - begun, 0.0)
         if not queue.rows and len(flights) < queue.lanes:
@@ -249,7 +249,7 @@ class Dispatcher:
             else:
                 # Every instance computes. One batch more may wait at its server, if it could not get any better here.
                 spare = [server for server, n in idle if n == 0]
-                if not spare or self.queue.work_us * self.queue.cost.correction < 2 * TARGET_US:
+                if not spare or self.queue.work_us < 2 * TARGET_US:
                     return
                 server = spare[0]
             now = self._clock()
