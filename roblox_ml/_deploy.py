@@ -5,7 +5,8 @@
     endpoint.rollback()
 
 `deploy` states a wish at the control plane and waits until the door answers with that version; a version that the model
-server refuses is an error with the server's reason, and the version before goes on answering.
+server refuses is an error with the server's reason: the endpoint points again where it did, and goes on answering. Who is killed
+while it waits leaves the wish behind; the door answers with the version before until the new one is ready.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ._addresses import control, control_url, ensure_stack, translated
 from ._endpoint import Endpoint, GrpcEndpoint
 from ._predict import InputError, Prediction
 from ._traffic import Cache, Queue
-from .errors import Conflict
+from .errors import Conflict, RemoteError, RmlSdkError
 
 __all__ = ["Endpoint", "GrpcEndpoint", "InputError", "Prediction", "deploy", "endpoint", "undeploy"]
 
@@ -65,8 +66,22 @@ def deploy(
     version = int(answer["version"])
     if wait:
         speak(f"deploying {reference.name} version {version} as endpoint {deployed.name!r} …")
-        deployed.wait_for(version, timeout, speak)
+        try:
+            deployed.wait_for(version, timeout, speak)
+        except RemoteError as refused:
+            if refused.code == "refused" and answer.get("moved"):
+                _withdraw(refused, named, reference)
+            raise
     return deployed
+
+
+def _withdraw(refused: RemoteError, name: str, reference: Any) -> None:
+    """Point the endpoint where it pointed before: a door that starts now would not know what answered until now."""
+    try:
+        with control() as plane:
+            plane.withdraw_endpoint(name, reference.name, alias=reference.alias, version=reference.version)
+    except RmlSdkError as error:  # the refusal is what the caller must hear
+        refused.add_note(f"endpoint {name!r} still points at the refused version: {error}")
 
 
 def _check(reference: Any) -> None:

@@ -208,6 +208,13 @@ class RegistryClient:
     def rollback_endpoint(self, endpoint: str) -> dict[str, Any]:
         return dict(self.call("POST", f"/v1/endpoints/{endpoint}/rollback"))
 
+    def withdraw_endpoint(
+        self, endpoint: str, model: str, *, alias: str | None = None, version: int | None = None
+    ) -> dict[str, Any]:
+        """Take the move to that target back, if it is still the endpoint's last: `withdrawn` says whether it was."""
+        body = {"model": model, "alias": alias, "version": version}
+        return dict(self.call("POST", f"/v1/endpoints/{endpoint}/rollback", body))
+
     # -- what doors and agents poll --------------------------------------------------------------------------------
 
     def snapshot(self, after: int | None = None, wait: float = 0.0) -> dict[str, Any]:

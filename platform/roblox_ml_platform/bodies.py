@@ -120,6 +120,12 @@ class EndpointBody(Body):
     policy: PolicyBody | None = None
 
 
+class WithdrawBody(Body):
+    model: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
+    alias: Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,62}$")] | None = None
+    version: _Number | None = None
+
+
 class State(Body):
     model: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
     version: _Number

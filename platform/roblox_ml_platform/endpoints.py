@@ -28,6 +28,7 @@ __all__ = [
     "preprocess_of",
     "put",
     "rollback",
+    "withdraw",
 ]
 
 #: The policy of an endpoint of which nobody said anything: nothing is kept, lines are short.
@@ -85,7 +86,8 @@ def put(
             connection.execute(update(t.endpoints).where(t.endpoints.c.name == name).values(policy=after))
             audit(connection, actor, "endpoint.policy", name, **after)
             bump(connection, "snapshot")
-    return describe(connection, name)
+    # Whose deployment is refused takes back this move and no other one.
+    return {**describe(connection, name), "moved": not same and current is not None}
 
 
 def describe(connection: Connection, name: str) -> dict[str, Any]:
@@ -170,6 +172,22 @@ def rollback(connection: Connection, name: str, actor: str) -> dict[str, Any]:
     return {**describe(connection, name), "from": before, "alias_moved": moved}
 
 
+def withdraw(connection: Connection, name: str, to: Target, actor: str) -> dict[str, Any]:
+    """Take the move to `to` back, exactly: the endpoint points where it pointed before, be it an alias or a version.
+
+    For a deployment that was refused. Somebody who has moved the endpoint since is not overruled, and a rollback afterwards does
+    not lead to what was refused.
+    """
+    row = _row(connection, name)
+    back = None if row is None or _target(row) != to else _last(connection, name)
+    if back is not None:
+        try:
+            put(connection, name, back, actor, kind="rollback")
+        except NotFound:  # what was before is gone
+            back = None
+    return {**describe(connection, name), "withdrawn": back is not None}
+
+
 def needed_versions(connection: Connection) -> list[tuple[str, int]]:
     """Every version that some endpoint serves now, would serve after a rollback, or has just left.
 
@@ -226,11 +244,20 @@ def _previous(connection: Connection, name: str, here: Target, current: int) -> 
     return None if version == current else version
 
 
+def _stack(connection: Connection, name: str) -> list[Target]:
+    query = select(t.endpoint_events).where(t.endpoint_events.c.endpoint == name).order_by(t.endpoint_events.c.id)
+    return stack_of((row["kind"] == "rollback", _target(row)) for row in connection.execute(query).mappings())
+
+
+def _last(connection: Connection, name: str) -> Target | None:
+    """The target before the present one, whatever it means by now."""
+    stack = _stack(connection, name)
+    return stack[-2] if len(stack) > 1 else None
+
+
 def _before(connection: Connection, name: str) -> Target | None:
     """The target before the present one that still means something else."""
-    query = select(t.endpoint_events).where(t.endpoint_events.c.endpoint == name).order_by(t.endpoint_events.c.id)
-    moves = [(row["kind"] == "rollback", _target(row)) for row in connection.execute(query).mappings()]
-    stack = stack_of(moves)
+    stack = _stack(connection, name)
     if not stack:
         return None
     current = _resolve(connection, stack[-1])

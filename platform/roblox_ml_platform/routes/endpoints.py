@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from .. import endpoints, serving
-from ..bodies import EndpointBody, Name, StatusBody, Wait
+from ..bodies import EndpointBody, Name, StatusBody, Wait, WithdrawBody
 from ..changes import poll
 from ..context import Actor, Context, Plane, Who
 from ..database import counter
@@ -52,9 +52,14 @@ def delete_endpoint(name: Name, plane: Plane, actor: Actor) -> dict[str, Any]:
 
 
 @router.post("/endpoints/{name}/rollback")
-def roll_back(name: Name, plane: Plane, actor: Actor) -> dict[str, Any]:
-    """Back to the version before; an endpoint that follows an alias rolls the alias back."""
+def roll_back(name: Name, plane: Plane, actor: Actor, body: WithdrawBody | None = None) -> dict[str, Any]:
+    """Back to the version before; an endpoint that follows an alias rolls the alias back.
+
+    With a body that says where a refused deployment pointed the endpoint: take only that move back, if it is still the last one.
+    """
     with plane.database.write() as connection:
+        if body is not None:
+            return endpoints.withdraw(connection, name, endpoints.Target(body.model, body.alias, body.version), actor)
         return endpoints.rollback(connection, name, actor)
 
 

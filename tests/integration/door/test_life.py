@@ -38,6 +38,7 @@ def test_a_deployment_that_the_model_server_refuses_says_why_and_changes_nothing
     with pytest.raises(RemoteError, match="known answer") as refused:
         sdk.deploy(f"text/{liar}", "text", say=said.append)
     assert "text/2 goes on answering" in str(refused.value)
+    assert sdk.endpoint("text").status()["version"] == 2  # put back, not only answered by what was kept
     assert sdk.endpoint("text").predict(["good"]).version == 2
     deployed = sdk.deploy("text/2", "text", say=said.append)
     assert deployed.version == 2

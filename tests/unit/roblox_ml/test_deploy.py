@@ -28,6 +28,7 @@ class Servers:
         self.states: list[dict[str, Any]] = []
         self.answer_infer: Any = None
         self.signature = SIGNATURE
+        self.moved = True
         self.after_put = lambda name: self.serve(name)
 
     def serve(self, name: str) -> None:
@@ -72,6 +73,7 @@ class Servers:
                 "alias": document["alias"],
                 "version": version,
                 "digest": "d",
+                "moved": self.moved,
             }
             self.after_put(name)
         if name not in self.endpoints:
@@ -155,6 +157,17 @@ def test_deploy_waits_for_the_model_and_not_only_for_its_number(servers: Servers
     with pytest.raises(NotRunning, match="old/7 goes on answering"):
         sdk.deploy("m@champion", "e", timeout=0.2, say=lambda line: None)
     assert sdk.deploy("m@champion", "e", wait=False).name == "e"
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_refused_deployment_takes_its_own_move_back(servers: Servers, moved: bool) -> None:
+    servers.after_put, servers.moved = lambda name: None, moved
+    servers.states = [{"model": "m", "version": 7, "state": "failed", "reason": "wrong"}]
+    with pytest.raises(RemoteError, match="wrong"):
+        sdk.deploy("m/7", "e", say=lambda line: None)
+    posted = [(path, body) for method, path, body in servers.asked if method == "POST"]
+    target = {"model": "m", "alias": None, "version": 7}
+    assert posted == ([("/v1/endpoints/e/rollback", target)] if moved else [])
 
 
 def test_a_refused_version_carries_the_agents_reason(servers: Servers) -> None:

@@ -40,6 +40,30 @@ def _needed(client: TestClient) -> list[int]:
     return [model["version"] for model in _ok(client.get("/v1/servers/local/desired"))["models"]]
 
 
+@pytest.mark.parametrize("before", [{"version": 2}, {"alias": "champion"}], ids=["version", "alias"])
+def test_a_refused_deployment_is_taken_back_exactly(
+    client: TestClient, digests: dict[int, str], before: dict[str, Any]
+) -> None:
+    where = {"alias": None, "version": None, **before}
+    for target in ({"version": 1}, before):
+        _ok(client.put("/v1/endpoints/e", json={"model": "scale", **target}))
+    put = _ok(client.put("/v1/endpoints/e", json={"model": "scale", "version": 3}))
+    assert put["moved"] is True
+    assert _ok(client.put("/v1/endpoints/e", json={"model": "scale", "version": 3}))["moved"] is False
+    refused = {"model": "scale", "version": 3}
+    answer = _ok(client.post("/v1/endpoints/e/rollback", json=refused))
+    assert answer["withdrawn"] is True
+    assert {"alias": answer["alias"], "version": answer["pinned"]} == where and answer["version"] == 2
+    # Once; and an alias is not moved for it, nor does a rollback lead to what was refused.
+    assert _ok(client.post("/v1/endpoints/e/rollback", json=refused))["withdrawn"] is False
+    assert _ok(client.get("/v1/models/scale/aliases/champion"))["version"] == 2
+    assert _ok(client.post("/v1/endpoints/e/rollback"))["version"] == 1
+    # The first target of an endpoint has nothing behind it.
+    first = _ok(client.put("/v1/endpoints/new", json={"model": "scale", "version": 3}))
+    assert first["moved"] is False
+    assert _ok(client.post("/v1/endpoints/new/rollback", json=refused))["withdrawn"] is False
+
+
 def test_an_endpoint_follows_its_alias_and_rolls_it_back(client: TestClient, digests: dict[int, str]) -> None:
     assert _needed(client) == []
     endpoint = _ok(client.put("/v1/endpoints/e", json={"model": "scale", "alias": "champion"}))
