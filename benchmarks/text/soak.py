@@ -1,6 +1,7 @@
 """`python -m benchmarks.text.soak`: many distinct texts through door and Triton, cache off; memory must stay flat.
 
-`N` (default 200,000) texts of real lengths are sent once each, several in a request. Resident memory of door, Triton and
+`N` (default 200,000) texts of real lengths are sent once each, several in a request, to `MODEL` of the benchmark (or to the
+package in the folder `PACKAGE`). Resident memory of door, Triton and
 instances is read twenty times. Flat means: over the second half it grows by less than `GROWTH` of what it was, in every part.
 The last line is JSON; the exit status says whether it held.
 """
@@ -12,6 +13,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 
 from roblox_ml_serving.trial import TrialStack, closed_loop, rest_texts
 from roblox_ml_serving.trial.results import line
@@ -20,7 +22,7 @@ from .corpora import distinct_texts
 from .ours import optimised
 
 COUNT = int(os.environ.get("N", "200000"))
-MODEL = os.environ.get("MODEL", "minilm-l6")
+MODEL, PACKAGE = os.environ.get("MODEL", "minilm-l6"), os.environ.get("PACKAGE", "")
 READINGS, ROWS, WORKERS = 20, 8, 8
 GROWTH = 0.02
 
@@ -38,7 +40,7 @@ def growth(readings: Sequence[Mapping[str, int]]) -> dict[str, float]:
 
 
 def main() -> int:
-    package = optimised(MODEL, progress=print).package
+    package = Path(PACKAGE) if PACKAGE else optimised(MODEL, progress=print).package
     texts = distinct_texts(COUNT)
     queue = {"max_wait_ms": 10_000, "max_rows": 10_000}
     policy = {"cache": {"entries": 0, "bytes": 0}, "queue": queue}
