@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 from roblox_ml_core.errors import NotFound
@@ -14,12 +14,13 @@ from ..records import audit, iso
 from . import tables as t
 from .decide import plan
 from .published import require_pipeline
-from .rows import OPEN, brief, lock
+from .rows import OPEN, add, brief, lock, newest_version, row_of
 from .schedule import Schedule, due_times, from_json, jitter, text_of
 
 __all__ = ["delete_schedule", "describe", "history", "list_schedules", "next_times", "pause", "pipeline_of", "put"]
 
 _RECENT = 5
+_MOST_UNDECIDED = 500  # after an outage of weeks the first of them say enough
 
 
 def put(
@@ -41,6 +42,8 @@ def put(
     if row is None or row["schedule"] != body["schedule"] or row["pipeline"] != pipeline:
         # Due times of the old expression that nobody decided yet are the old expression's: they end with it.
         decided = at if row is None else max(at, row["decided"])
+        if row is not None:
+            _list_undecided(connection, row, at)
         body |= {"decided": decided, "next_at": _next_at(schedule, name, decided)}
     if row is None:
         connection.execute(insert(t.schedules).values(name=name, paused=False, created_at=at, updated_by=actor, **body))
@@ -49,6 +52,23 @@ def put(
     if row is None or any(row[key] != value for key, value in body.items()):
         audit(connection, actor, "schedule.put", name, pipeline=pipeline, schedule=body["schedule"])
     return describe(connection, name, at)
+
+
+def _list_undecided(connection: Connection, row: Any, at: float) -> None:
+    """What came due under the old expression and was not decided yet: listed as skipped, for nothing due may vanish unsaid."""
+    old, source = Schedule(**row["schedule"]), f"schedule:{row['name']}"
+    came = takewhile(lambda due: due <= at, due_times(old, row["decided"]))
+    version = newest_version(connection, [row["pipeline"]])[row["pipeline"]]
+    add(
+        connection,
+        [
+            row_of(
+                key=f"{source}@{due:.0f}", source=source, pipeline=row["pipeline"], version=version, due=due, at=at, tz=old.tz,
+                arguments=row["arguments"], state="SKIPPED", reason="the schedule was changed before it was started",
+            )
+            for due in islice(came, _MOST_UNDECIDED)
+        ],
+    )  # fmt: skip
 
 
 def pause(connection: Connection, name: str, paused: bool, *, actor: str, at: float | None = None) -> dict[str, Any]:

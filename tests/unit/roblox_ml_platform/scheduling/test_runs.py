@@ -209,3 +209,14 @@ def test_a_loop_that_nobody_could_see_ends(database: Database, publish: Callable
         round_of(database, T0)
     found = states(database, "trigger:busy")
     assert found.count("WAITING") == occurrences.MAX_PER_HOUR and found[-1] == "SKIPPED"
+
+
+def test_what_came_due_before_a_schedule_was_changed_is_listed(schedule: Any, database: Database) -> None:
+    """Nobody looked between the due times and the change: a control plane that was down, a start that was put off."""
+    first = 1_795_000_000.0 // 3600 * 3600
+    schedule("p", first + 60, "0 * * * *")
+    for cron in ("30 * * * *", "30 * * * *"):  # the same again changes nothing
+        schedule("p", first + 2 * 3600 + 60, cron)
+    with database.read() as connection:
+        told = [(one["state"], one["reason"]) for one in schedules.history(connection, "p", limit=9)]
+    assert told == [("SKIPPED", "the schedule was changed before it was started")] * 2
