@@ -1,7 +1,8 @@
 """What runs inside Triton: one model file per package format, and the modules copied beside it.
 
-Nothing here is imported by the platform. The files are copied into a model's version folder, where the stub's interpreter
-(numpy 1, ONNX Runtime, OpenVINO, CTranslate2, tokenizers, skops; no `roblox_ml`) loads `model.py`. `rml_*` keep their names there, hence the prefix.
+Nothing here but the `rml_text_*` modules is imported by the platform. The files are copied into a model's version folder, where
+the stub's interpreter (numpy 1, ONNX Runtime, OpenVINO, CTranslate2, tokenizers, skops; no `roblox_ml`) loads `model.py`. `rml_*`
+keep their names there, hence the prefix.
 """
 
 from __future__ import annotations

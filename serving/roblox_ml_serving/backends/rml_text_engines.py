@@ -7,10 +7,12 @@ or a file that is missing): then the next one does, and says so. Stands alone be
 from __future__ import annotations
 
 import os
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +20,16 @@ Calculate = Callable[[Any, Any], Any]  # ids [B, L], mask [B, L] (both int64) to
 #: The file that makes a folder one of the runtime's.
 FILES = {"openvino": "model.xml", "onnxruntime": "model.onnx", "ctranslate2": "model.bin"}
 HEAD = "head.npz"
+
+# The grid of an engine that prepares every shape anew (OpenVINO on CPU: 4 to 40 ms and about 2 MB each): fine enough that
+# little is padded, coarse enough that all of it is prepared in seconds.
+MIN_WIDTH = 4
+WIDTH_STEPS = ((32, 2), (64, 4), (128, 8), (512, 16))  # up to this width, in steps of
+ROW_COUNTS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
+LIKELY = (1, 2, 4, 3, 8, 6, 5, 12, 16)  # the order of warm-up
+FEW_TOKENS = 256  # the largest row counts only for short rows: beyond this a larger call gains nothing
+MOST_ROWS = 64
+WARM_UP_S = 20.0
 
 
 class EngineError(RuntimeError):
@@ -27,10 +39,9 @@ class EngineError(RuntimeError):
 class Engine:
     """One opened engine. Not for several threads at once: each instance has its own."""
 
-    def __init__(self, name: str, plan: Any, calculate: Calculate) -> None:
-        self.name = name
-        self._buckets = tuple(plan.buckets)
-        self._batch_tokens = int(plan.batch_tokens)
+    def __init__(self, engine: Any, plan: Any, calculate: Calculate) -> None:
+        self.name: str = engine.name
+        self.grid = Grid.of(engine, plan)
         self._pad_id = int(plan.pad_id)
         self._classes = len(plan.labels)
         self._per_token = plan.task == "token"
@@ -47,51 +58,141 @@ class Engine:
     def run(self, rows: Sequence[Any]) -> list[Any]:
         """The logits of each row ([n] or [tokens, n]), in order; rows are int32 arrays of at least one token."""
         answers: list[Any] = [None] * len(rows)
-        for members in form_calls([len(row) for row in rows], self._buckets, self._batch_tokens):
-            ids, mask = pad([rows[i] for i in members], self._pad_id)
-            logits = self.call(ids, mask)
-            for line, i in zip(logits, members):  # noqa: B905 - the same length, checked in call
+        for members in form_calls([len(row) for row in rows], self.grid):
+            shape = self.grid.shape(len(members), max(len(rows[i]) for i in members))
+            logits = self.call(*pad([rows[i] for i in members], self._pad_id, shape))
+            for line, i in zip(logits, members):  # noqa: B905 - what is beyond the members is padding
                 answers[i] = line[: len(rows[i])] if self._per_token else line
         return answers
 
     def try_out(self) -> None:
         """One row of every bucket: a library that opens a file may still be unable to compute it here."""
-        for length in self._buckets:
-            self.call(*pad([np.full(length, self._pad_id, dtype=np.int32)], self._pad_id))
+        for bucket in self.grid.buckets:
+            self.call(*pad([np.full(bucket, self._pad_id, dtype=np.int32)], self._pad_id))
+
+    def warm_up(self, seconds: float = WARM_UP_S) -> tuple[int, int]:
+        """Compute the shapes of the grid once, the likely ones first, for about so long; how many of how many.
+
+        A first call of a shape takes up to 40 ms longer and keeps some megabytes: both belong before the first request.
+        """
+        shapes, started = self.grid.shapes(), time.monotonic()
+        for done, (rows, width) in enumerate(shapes):
+            if time.monotonic() - started > seconds:
+                return done, len(shapes)
+            self.call(*pad([np.full(width, self._pad_id, dtype=np.int32)], self._pad_id, (rows, width)))
+        return len(shapes), len(shapes)
 
 
-def form_calls(lengths: Sequence[int], buckets: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Rows (by index) of each call: of one bucket, at most `batch_tokens` when padded to the longest of them.
+class Grid(NamedTuple):
+    """The shapes of an engine's calls. `coarse`: of few widths and row counts, for a library that prepares every shape anew."""
 
-    Neighbours of similar length travel together, so a call is padded as little as may be. A row that alone has more tokens
-    than a call should is a call of its own.
+    buckets: tuple[int, ...]
+    batch_tokens: int
+    call_us: float
+    token_us: float
+    coarse: bool
+
+    @classmethod
+    def of(cls, engine: Any, plan: Any) -> Grid:
+        buckets = tuple(int(upper) for upper in plan.buckets)
+        cost = engine.cost
+        return cls(buckets, int(plan.batch_tokens), cost.call_us, cost.token_us, engine.runtime == "openvino")
+
+    def width(self, length: int) -> int:
+        """What a row of this length is padded to, when it is the longest of its call."""
+        if not self.coarse:
+            return length
+        step = next((step for upto, step in WIDTH_STEPS if length <= upto), WIDTH_STEPS[-1][1])
+        return min(max(-(-length // step) * step, MIN_WIDTH), self.buckets[-1])
+
+    def rows(self, count: int, width: int) -> int | None:
+        """How many rows a call for `count` of them has; None: more than one call should have."""
+        if count == 1:
+            return 1  # whatever its length
+        if not self.coarse:
+            return count if count <= MOST_ROWS and count * width <= self.batch_tokens else None
+        return next((n for n in self._row_counts(width) if n >= count), None)
+
+    def shape(self, count: int, longest: int) -> tuple[int, int]:
+        width = self.width(longest)
+        return self.rows(count, width) or count, width
+
+    def us(self, rows: int, width: int) -> float:
+        return self.call_us + self.token_us * rows * width
+
+    def shapes(self) -> list[tuple[int, int]]:
+        """All shapes of a coarse grid, (rows, width), those that come most often first; of another one, one of each bucket."""
+        if not self.coarse:
+            return [(1, bucket) for bucket in self.buckets]
+        widths = sorted({self.width(length) for length in range(1, self.buckets[-1] + 1)})
+        every = [(rows, width) for width in widths for rows in self._row_counts(width)]
+        return sorted(every, key=lambda shape: (LIKELY.index(shape[0]), shape[1]))
+
+    def _row_counts(self, width: int) -> list[int]:
+        return [
+            n for n in ROW_COUNTS if n == 1 or n * width <= min(self.batch_tokens, FEW_TOKENS if n > 8 else 1 << 30)
+        ]
+
+
+def form_calls(lengths: Sequence[int], grid: Grid) -> list[list[int]]:
+    """Rows (by index) of each call: of one bucket, at most `batch_tokens` when padded, at the least expected time in all.
+
+    Neighbours of similar length travel together. A row that alone has more tokens than a call should is a call of its own.
     """
-    calls: list[list[int]] = []
-    bucket, widest = -1, 0
-    for i in sorted(
+    order = sorted(
         range(len(lengths)), key=lambda i: -lengths[i]
-    ):  # longest first: the first row of a call is its width
-        length = lengths[i]
-        if not 0 < length <= buckets[-1]:
-            raise ValueError(f"a row of {length} tokens: a model of max_length {buckets[-1]} takes 1 to that many")
-        own = bisect_left(buckets, length)
-        if own != bucket or (len(calls[-1]) + 1) * widest > batch_tokens:
-            calls.append([])
-            bucket, widest = own, length
-        calls[-1].append(i)
+    )  # longest first: the first row of a call is its width
+    calls: list[list[int]] = []
+    start = 0
+    while start < len(order):
+        bucket = _bucket(grid.buckets, lengths[order[start]])
+        end = start + 1
+        while end < len(order) and _bucket(grid.buckets, lengths[order[end]]) == bucket:
+            end += 1
+        cuts = _cut([grid.width(lengths[i]) for i in order[start:end]], grid)
+        calls += [order[start + left : start + right] for left, right in pairwise(cuts)]
+        start = end
     return calls
 
 
-def pad(rows: Sequence[Any], pad_id: int) -> tuple[Any, Any]:
-    """Ids and mask, int64 [B, longest]."""
-    width = max(len(row) for row in rows)
-    if all(len(row) == width for row in rows):
-        return np.stack(rows).astype(np.int64), np.ones((len(rows), width), dtype=np.int64)
-    ids: Any = np.full((len(rows), width), pad_id, dtype=np.int64)
-    mask: Any = np.zeros((len(rows), width), dtype=np.int64)
+def _cut(widths: Sequence[int], grid: Grid) -> list[int]:
+    """Where to cut rows of falling widths into calls, so that their times add up to the least."""
+    least = [0.0]
+    before = [0]
+    for end in range(1, len(widths) + 1):
+        best, cut = float("inf"), end - 1
+        for start in range(end - 1, -1, -1):
+            rows = grid.rows(end - start, widths[start])
+            if rows is None:
+                break
+            time_us = least[start] + grid.us(rows, widths[start])
+            if time_us <= best:  # of equals the longest call
+                best, cut = time_us, start
+        least.append(best)
+        before.append(cut)
+    cuts = [len(widths)]
+    while cuts[-1] > 0:
+        cuts.append(before[cuts[-1]])
+    return cuts[::-1]
+
+
+def _bucket(buckets: Sequence[int], length: int) -> int:
+    if not 0 < length <= buckets[-1]:
+        raise ValueError(f"a row of {length} tokens: a model of max_length {buckets[-1]} takes 1 to that many")
+    return bisect_left(buckets, length)
+
+
+def pad(rows: Sequence[Any], pad_id: int, shape: tuple[int, int] | None = None) -> tuple[Any, Any]:
+    """Ids and mask, int64 [B, L]; left out, the shape is just as large as the rows need."""
+    shape = shape or (len(rows), max(len(row) for row in rows))
+    ids: Any = np.full(shape, pad_id, dtype=np.int64)
+    mask: Any = np.zeros(shape, dtype=np.int64)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row
         mask[i, : len(row)] = 1
+    mask[len(rows) :, 0] = (
+        1  # a row that attends to nothing has no defined answer, and could slow down by its infinities
+    )
     return ids, mask
 
 
@@ -129,7 +230,7 @@ def open_engine(engine: Any, folder: Path, plan: Any, threads: int = 1) -> Engin
         calculate = OPENERS[engine.runtime](engine, place, plan, threads)
     except ImportError as error:
         raise EngineError(f"{engine.runtime} is not installed here ({error})") from error
-    return Engine(engine.name, plan, calculate)
+    return Engine(engine, plan, calculate)
 
 
 # -- the libraries ------------------------------------------------------------------------------------------------------
@@ -144,6 +245,8 @@ def _openvino(engine: Any, place: Path, plan: Any, threads: int) -> Calculate:
         "NUM_STREAMS": 1,
         # The process is pinned, or not, as a whole; the library would choose among all cores.
         "ENABLE_CPU_PINNING": False,
+        # What it prepares for a shape must still be there when the shape comes again: room for the whole grid.
+        "CPU_RUNTIME_CACHE_CAPACITY": 20_000,
         "INFERENCE_PRECISION_HINT": "bf16" if engine.precision == "bf16" else "f32",
         **dict(engine.options),
     }

@@ -7,6 +7,7 @@ the known-answer check) sends TEXT through the public model. Both go through the
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,9 @@ class TritonPythonModel:
         say = teller(instance)
         self.engine = rml_text_engines.first_that_opens(self.plan, model, rml_text_plan.cpu_flags(), say)
         say(f"engine {self.engine.name}" + (f" on core {pinned}" if pinned is not None else ""), warn=False)
+        started = time.monotonic()
+        warm, shapes = self.engine.warm_up()
+        say(f"warmed up {warm} of {shapes} shapes in {time.monotonic() - started:.1f} s", warn=warm < shapes)
         self.gauge = count_engine(str(args["model_name"]), self.engine.name, self.plan.engines[0].name)
 
     def finalize(self) -> None:
