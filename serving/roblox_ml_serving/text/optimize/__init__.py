@@ -1,0 +1,1 @@
+"""Optimise a text classifier for CPUs."""
