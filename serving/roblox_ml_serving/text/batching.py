@@ -6,7 +6,7 @@ half the machine, so that others are served between them. A due time never moves
 clock, so nothing can be overtaken for ever.
 
 Batch. The row that has been due the longest is always in the next batch. Its company is what costs the least padding: rows
-of its own length, then of the nearest lengths of its bucket, due ones before others. A batch holds at most the engine's
+of its own width, then of the nearest widths of its bucket, due ones before others. A batch holds at most the engine's
 `batch_tokens` padded tokens and takes about `TARGET_US`; where the line is longer than that, batches may be larger too,
 because a machine that is behind gains more from fewer calls than a row loses by a longer one. Sizes go by the fitted cost,
 not by the corrected one: a slow moment must not make batches small, which would make it slower.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -62,6 +62,7 @@ class Row:
     length: int
     owner: Any = None
     attempts: int = 0
+    width: int = 0  # tokens computed for it when it is the longest of its call
     due: float = 0.0
     work_us: float = 0.0
     is_waiting: bool = False
@@ -86,9 +87,20 @@ class Batch:
 
 
 class Queue:
-    """Rows that wait, by length; `lanes` is how many batches can be computed at the same time."""
+    """Rows that wait, by width; `lanes` is how many batches can be computed at the same time.
 
-    def __init__(self, buckets: Sequence[int], batch_tokens: int, cost: Cost, lanes: int = 1) -> None:
+    `width` says what the engine pads a lone row of a length to: rows of one width cost each other no padding.
+    """
+
+    def __init__(
+        self,
+        buckets: Sequence[int],
+        batch_tokens: int,
+        cost: Cost,
+        lanes: int = 1,
+        width: Callable[[int], int] = lambda length: length,
+    ) -> None:
+        self._width = width
         self._buckets = tuple(buckets)
         self._batch_tokens = batch_tokens
         self.cost = cost
@@ -107,7 +119,8 @@ class Queue:
         before_us = 0.0
         pace = SHARE * self.cost.correction * 1e-6 / self.lanes
         for row in rows:
-            row.work_us = self.cost.row_us(row.length)
+            row.width = self._width(row.length)
+            row.work_us = self.cost.row_us(row.width)
             row.due = now + before_us * pace
             before_us += row.work_us
             self._enter(row, now)
@@ -137,13 +150,13 @@ class Queue:
     def take(self, now: float, idle: int = 1) -> Batch | None:
         """The next batch for one of `idle` free lanes; None when nothing waits."""
         self._advance(now)
-        lengths = self._lengths()
-        if not lengths:
+        widths = self._widths()
+        if not widths:
             return None
-        first = min(lengths, key=lambda length: self._waiting[length][0][:2])
+        first = min(widths, key=lambda width: self._waiting[width][0][:2])
         bucket = bisect_left(self._buckets, first)
-        near = [length for length in lengths if bisect_left(self._buckets, length) == bucket]
-        near.sort(key=lambda length: (abs(length - first), length))
+        near = [width for width in widths if bisect_left(self._buckets, width) == bucket]
+        near.sort(key=lambda width: (abs(width - first), width))
         full_us = min(max(TARGET_US, self._due_us / self.lanes / 2), MOST_US)
         if idle > 1:  # several lanes have nothing to do: one row of two each beats two rows on one
             full_us = min(full_us, self.cost.call_us + self._all_us / idle)
@@ -156,25 +169,25 @@ class Queue:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _fill(self, taken: list[Row], width: int, near: list[int], full_us: float, until: float | None = None) -> int:
-        for length in near:
-            wider = max(width, length)
-            while (head := self._head(length)) is not None and (until is None or head.due <= until):
+        for own in near:
+            wider = max(width, own)
+            while (head := self._head(own)) is not None and (until is None or head.due <= until):
                 rows = len(taken) + 1
                 if rows * wider > self._batch_tokens or self.cost.batch_us(rows, wider) > full_us:
                     break
-                taken.append(self._pop(length))
+                taken.append(self._pop(own))
                 width = wider
         return width
 
-    def _lengths(self) -> list[int]:
-        """Lengths at which something waits; what was dropped at the front is let go on the way."""
-        for length in list(self._waiting):
-            if self._head(length) is None:
-                del self._waiting[length]
+    def _widths(self) -> list[int]:
+        """Widths at which something waits; what was dropped at the front is let go on the way."""
+        for width in list(self._waiting):
+            if self._head(width) is None:
+                del self._waiting[width]
         return list(self._waiting)
 
-    def _head(self, length: int) -> Row | None:
-        heap = self._waiting.get(length)
+    def _head(self, width: int) -> Row | None:
+        heap = self._waiting.get(width)
         while heap:
             row = heap[0][2]
             if row.is_waiting:
@@ -183,15 +196,15 @@ class Queue:
             self._entries -= 1
         return None
 
-    def _pop(self, length: int) -> Row:
-        row = heapq.heappop(self._waiting[length])[2]
+    def _pop(self, width: int) -> Row:
+        row = heapq.heappop(self._waiting[width])[2]
         self._entries -= 1
         self._leave(row)
         return row
 
     def _enter(self, row: Row, now: float) -> None:
         entry = (row.due, next(self._number), row)
-        heapq.heappush(self._waiting.setdefault(row.length, []), entry)
+        heapq.heappush(self._waiting.setdefault(row.width, []), entry)
         self._entries += 1
         row.is_waiting, row.is_due = True, row.due <= now
         self.rows += 1
@@ -219,10 +232,10 @@ class Queue:
 
     def _compact(self) -> None:
         """Let go of dropped rows in the middle of the lists: requests that are given up must not pile up."""
-        for length, heap in list(self._waiting.items()):
+        for width, heap in list(self._waiting.items()):
             kept = [entry for entry in heap if entry[2].is_waiting]
             heapq.heapify(kept)
-            self._waiting[length] = kept
+            self._waiting[width] = kept
         self._later = [entry for entry in self._later if entry[2].is_waiting and not entry[2].is_due]
         heapq.heapify(self._later)
         self._entries = sum(map(len, self._waiting.values()))

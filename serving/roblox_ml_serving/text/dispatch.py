@@ -263,7 +263,7 @@ class Dispatcher:
             if not rows:
                 continue
             if len(rows) < len(batch.rows):
-                batch = Batch(rows, max(row.length for row in rows))
+                batch = Batch(rows, max(row.width for row in rows))
             flight = _Flight(batch, now, now if free else None)
             self._flights.setdefault(server, []).append(flight)
             task = self._loop.create_task(self._compute(server, flight))

@@ -10,6 +10,7 @@ answer is the computed one, and another version can never be answered from it.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from ..backends.rml_text_engines import Grid
 from ..backends.rml_text_heads import entities_json, softmax
-from ..backends.rml_text_plan import PlanError, TextPlan, allowed, cpu_flags, read_plan
+from ..backends.rml_text_plan import EnginePlan, PlanError, TextPlan, allowed, cpu_flags, read_plan
 from ..backends.rml_text_tokens import Encoded, Tokens, as_text
 from ..door.refusals import Reason, Refused
 from ..door.service import Door
@@ -65,10 +67,13 @@ class TextModel:
             raise ValueError(f"{TOKENIZER} cannot be used: {error}") from error
 
     @property
+    def engine(self) -> EnginePlan:
+        """The one that a server like this machine would open; measured times correct what it says of its cost."""
+        return allowed(self.plan, cpu_flags())[0]
+
+    @property
     def cost(self) -> Cost:
-        """Of the engine that a server like this machine would open; measured times correct it."""
-        cost = allowed(self.plan, cpu_flags())[0].cost
-        return Cost(cost.call_us, cost.token_us)
+        return Cost(self.engine.cost.call_us, self.engine.cost.token_us)
 
 
 class _Serving:
@@ -79,7 +84,8 @@ class _Serving:
         self._measures, self._labels = measures, (version.model, str(version.version))
         meter = BatchMeter(measures, *self._labels)
         self.replicas = Replicas(door.fleet, version, model.plan.task == "token")
-        queue = Queue(model.plan.buckets, model.plan.batch_tokens, model.cost)
+        grid = Grid.of(model.engine, model.plan)
+        queue = Queue(model.plan.buckets, model.plan.batch_tokens, model.cost, width=grid.width)
         self.dispatcher = Dispatcher(self.replicas, queue, observer=meter)
         measures.rows.labels(*self._labels).set_function(lambda: queue.rows)
         measures.correction.labels(*self._labels).set_function(lambda: queue.cost.correction)
@@ -207,7 +213,8 @@ class TextEndpoint:
         encoded = await self._encode(texts, deadline)
         logits = await self._logits(encoded, deadline)
         if not self._is_token:
-            scores = softmax(np.stack(logits)) if logits else np.zeros((0, len(self._model.plan.labels)), np.float32)
+            lines = logits[0][None] if len(logits) == 1 else np.array(logits, np.float32).reshape(-1, len(self._labels))
+            scores = softmax(lines)
             return {"label": [self._labels[index] for index in scores.argmax(axis=-1)], "scores": scores}
         if len(texts) > INLINE_ROWS:
             return {"entities": await asyncio.to_thread(self._entities, texts, encoded, logits)}
@@ -291,4 +298,6 @@ class TextEndpoint:
 
 def open_kind(door: Door) -> TextKind:
     """The kind "text" of a door."""
+    # One text is tokenised in less time than it takes to wake another thread, and the other cores are the engines'.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return TextKind(door)

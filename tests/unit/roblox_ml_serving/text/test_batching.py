@@ -200,3 +200,14 @@ def test_the_expected_time_follows_what_is_measured() -> None:
     for _ in range(100):
         cost.learn(4, 16, truth)
     assert abs(cost.correction * cost.batch_us(4, 16) / truth - 1) < 0.01
+
+
+def test_rows_that_the_engine_pads_to_one_width_travel_in_the_order_they_came() -> None:
+    queue = Queue(BUCKETS, BATCH_TOKENS, Cost(0, 100), width=lambda length: -(-length // 4) * 4)
+    rows = rows_of(16, 13, 12, 15)
+    for index, row in enumerate(rows):
+        queue.add([row], index / 1000)
+    batch = queue.take(1.0)
+    assert batch is not None
+    assert (list(batch.rows), batch.width) == ([rows[0], rows[1], rows[3], rows[2]], 16)
+    assert batch.padding == 1 - (16 + 13 + 12 + 15) / 64
