@@ -21,11 +21,12 @@ from . import metrics
 from .control import Reporter, Wishes
 from .environments import cores
 from .ledger import Ledger
+from .memory import Expected
 from .plan import Action, Check, Key, Limits, Load, Observed, Refuse, Reload, Unload, Wanted, plan
 from .triton import TRANSITIONS, Triton
 from .worker import Worker
 
-__all__ = ["Agent", "cores"]
+__all__ = ["Agent"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Agent:
         self.ledger = Ledger(agent.probe_s, self._something_changed)
         self._triton = Triton(triton.grpc_address, load_timeout_s=agent.load_timeout_s)
         store = BlobStore(home.store_url, token=home.read_token())
+        self._expected = Expected(self._instances, store.get)
         self._worker = Worker(self._triton, store, self.ledger, home.root, self._instances, agent.pin)
         wishes_path = home.root / "serving" / f"desired-{agent.server}.json"
         self._wishes = Wishes(client(), agent.server, wishes_path, agent.poll_wait_s, self._wake.set)
@@ -80,7 +82,7 @@ class Agent:
     def round(self, pool: ThreadPoolExecutor) -> None:
         """One look and one plan. Nothing that goes wrong here ends the agent."""
         wishes = {Key(model.model, model.version): model for model in self._wishes.models}
-        wanted = [Wanted(key, model.digest, self._expected_memory(model)) for key, model in wishes.items()]
+        wanted = [Wanted(key, model.digest, self._expected(model)) for key, model in wishes.items()]
         try:
             observed = self._observe(set(wishes))
         except RmlError as error:
@@ -125,7 +127,7 @@ class Agent:
         key = action.key
         match action:
             case Load():
-                self.ledger.begin(key, "pulling", self._expected_memory(wishes[key]))
+                self.ledger.begin(key, "pulling", self._expected(wishes[key]))
                 pool.submit(self._guarded, key, lambda: self._worker.load(wishes[key]))
             case Reload(reason=reason):
                 self.ledger.begin(key, "loading")
@@ -160,18 +162,5 @@ class Agent:
     def _digests_in_use(self) -> set[str]:
         return {model.digest for model in self._wishes.models}
 
-    def _expected_memory(self, model: DesiredModel) -> int:
-        return expected_memory(model, self._instances)
-
     def _something_changed(self) -> None:
         self._reporter.changed()
-
-
-def expected_memory(model: DesiredModel, instances: int) -> int:
-    """At least what its files take in each instance. Once it is loaded, the processes themselves are measured."""
-    return instances * sum(entry["size"] for path, entry in model.manifest.items() if is_loaded(path))
-
-
-def is_loaded(path: str) -> bool:
-    """Whether an instance reads this file into memory. Triton serves the graph, not the checkpoint it was made from."""
-    return path.startswith("model/") and not path.startswith("model/hf/")

@@ -201,7 +201,8 @@ def first_that_opens(plan: Any, folder: Path, flags: Iterable[str], log: Callabl
 
     `folder` is the package's `model` folder. Raises EngineError with all reasons when none opens.
     """
-    present, reasons = frozenset(flags), []
+    present = frozenset(flags)
+    reasons: list[str] = []
     for engine in plan.engines:
         lacking = sorted(frozenset(engine.requires) - present)
         if lacking:

@@ -147,7 +147,7 @@ def split(ids: Any, lengths: Any, longest: int) -> list[Any]:
 
 def objects(values: Sequence[Any]) -> Any:
     """An object array: texts as Triton takes them."""
-    array = np.empty(len(values), dtype=np.object_)
+    array: Any = np.empty(len(values), dtype=np.object_)
     for i, value in enumerate(values):
         array[i] = value
     return array

@@ -14,7 +14,6 @@ from roblox_ml_core.package import Examples, ModelPackage, Signature, TensorSpec
 from roblox_ml_core.registry import DesiredModel
 from roblox_ml_core.storage import BlobStore
 from roblox_ml_serving.agent.ledger import Ledger
-from roblox_ml_serving.agent.loop import expected_memory
 from roblox_ml_serving.agent.plan import Key, Wanted
 from roblox_ml_serving.agent.worker import Worker
 from roblox_ml_serving.repository import materialised
@@ -162,9 +161,3 @@ def test_the_sweep_spares_what_is_loaded_or_wanted(world) -> None:
     world.worker.sweep({"m.1"}, {world.package.digest})
     assert {path.name for path in world.worker.repository.iterdir()} == {"m.1", "m.1.batch"}
     assert [path.name for path in world.worker.packages.iterdir()] == [world.package.digest]
-
-
-def test_memory_is_counted_over_what_an_instance_reads() -> None:
-    sizes = {"model/model.onnx": 1, "model/hf/model.safetensors": 10, "metrics.json": 100, "model/tokenizer.json": 1000}
-    wish = DesiredModel("m", 1, "d", {path: {"sha256": "0" * 64, "size": size} for path, size in sizes.items()})
-    assert expected_memory(wish, 3) == 3 * 1001
