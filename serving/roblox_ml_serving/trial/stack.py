@@ -24,11 +24,10 @@ from roblox_ml_core.package import ModelPackage
 from roblox_ml_core.storage import BlobStore
 
 from ..agent import environments
-from ..agent.environments import cores
 from ..agent.known_answer import check
 from ..agent.triton import Triton
 from ..door.follower import store
-from ..repository import Options, materialise
+from ..repository import materialise
 from ..triton import find_installation, shm_prefix
 from ..triton.__main__ import remove_stale_memory
 from ..triton.processes import stubs
@@ -67,7 +66,7 @@ class TrialStack:
         check: bool = True,
     ) -> None:
         self._folders = dict(packages)
-        self._instances = instances or cores()
+        self._instances = instances or environments.cores()
         self._policy = dict(policy or {})
         self._env = dict(env or {})
         self._check, self._pin = check, pin
@@ -141,7 +140,8 @@ class TrialStack:
             for i, (name, folder) in enumerate(sorted(self._folders.items()))
         }
         for name, package in packages.items():
-            materialise(package, self.repository, name, VERSION, self._options(package))
+            options = environments.options_for(package, self._instances, self._home, pin=self._pin)
+            materialise(package, self.repository, name, VERSION, options)
         http, grpc, metrics = (_free_port() for _ in range(3))
         self.triton_http, self.triton_grpc = f"127.0.0.1:{http}", f"127.0.0.1:{grpc}"
         self.triton_metrics = f"http://127.0.0.1:{metrics}/metrics"
@@ -189,9 +189,6 @@ class TrialStack:
             psutil.wait_procs(instances, timeout=STOP_S)
             remove_stale_memory(shm_prefix(self.repository))
         shutil.rmtree(self._home, ignore_errors=True)
-
-    def _options(self, package: ModelPackage) -> Options:
-        return environments.options_for(package, self._instances, self._home, pin=self._pin)
 
     def _write_snapshot(self, packages: Mapping[str, ModelPackage]) -> None:
         blobs = BlobStore((self._home / "store").as_uri())
