@@ -50,6 +50,7 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "on_alias": ("._graph.schedule", "on_alias"),
     "on_dataset": ("._graph.schedule", "on_dataset"),
     "on_run": ("._graph.schedule", "on_run"),
+    "optimize": ("._optimize", "optimize"),
     "otherwise": ("._graph.conditions", "otherwise"),
     "pipeline": ("._graph.pipeline", "pipeline"),
     "queue": ("._traffic", "queue"),
@@ -104,6 +105,7 @@ __all__ = [
     "on_alias",
     "on_dataset",
     "on_run",
+    "optimize",
     "otherwise",
     "pipeline",
     "queue",
@@ -166,6 +168,7 @@ if TYPE_CHECKING:
     from ._graph.schedule import cron, due_date, on_alias, on_dataset, on_run
     from ._graph.step import step
     from ._graph.system import dataset, register
+    from ._optimize import optimize
     from ._runs import get_run, runs
     from ._schedules import backfill, schedules
     from ._sweeps.beginning import sweep

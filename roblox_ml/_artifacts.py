@@ -170,6 +170,12 @@ class Model(Artifact):
             return values
         return {}
 
+    @property
+    def report(self) -> HTML | None:
+        """The optimiser's report, where `rml.optimize` made this model: every candidate, what it lost, how fast it is."""
+        file = self.path / "report.html"
+        return HTML(file.read_text("utf-8"), name="report") if file.is_file() else None
+
 
 class Metrics(Artifact):
     """Named numbers: `rml.Metrics(f1=0.81)`. They live in the metadata, so they travel without a file."""

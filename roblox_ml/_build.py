@@ -128,7 +128,9 @@ def _capture_steps(graph: Graph) -> _Parts:
     sdk = sdk_zip()
     parts = _Parts(blobs={sdk.digest: sdk.data})
     for name, component in graph.components.items():
-        if component.entry is not None:
+        if component.entry is not None and component.imports:
+            _capture_built_in(name, component, component.entry, sdk, parts)
+        elif component.entry is not None:
             parts.code[name] = CodeRef(sdk.digest, NO_CODE, NO_CODE, component.entry)
         else:
             _capture_step(name, component, sdk, parts)
@@ -157,6 +159,24 @@ def _capture_step(name: str, component: Component, sdk: Bundle, parts: _Parts) -
     # For tracebacks. Cell numbers change without the code changing, so they stay outside the bundle.
     parts.lines[bundle.digest] = {f"{STEP_MODULE}.py": {str(n): origin.where for n, origin in found.lines.items()}}
     parts.code[name] = CodeRef(sdk.digest, bundle.digest, lock.digest, found.entry)
+
+
+def _capture_built_in(name: str, component: Component, entry: str, sdk: Bundle, parts: _Parts) -> None:
+    """A step of ours that needs packages: its environment is locked from this kernel's, as a user's step is."""
+    from ._capture import sibling_bundle
+    from ._env import lock_for
+
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    try:
+        lock = lock_for(component.imports, component.options.packages)
+        bundle = sibling_bundle(component.carries, component.imports, entry, python=python, lock=lock.digest)
+    except PipelineError as error:
+        parts.findings += error.findings
+        return
+    parts.blobs[bundle.digest] = bundle.data
+    parts.blobs[lock.digest] = lock.text.encode()
+    parts.blobs.update(lock.blobs())
+    parts.code[name] = CodeRef(sdk.digest, bundle.digest, lock.digest, entry)
 
 
 def _has_place(finding: Finding) -> bool:

@@ -10,6 +10,7 @@ from roblox_ml._capture._bundle import build_bundle
 from roblox_ml._capture._capture import capture, capture_name
 from roblox_ml._capture._git import git_state
 from roblox_ml._capture._sdk import sdk_zip
+from roblox_ml._capture._siblings import sibling_bundle
 from roblox_ml._capture._source import cells_source
 from roblox_ml._capture._types import STEP_MODULE, Bundle, Cell, GitState, Origin, Slice, Source
 
@@ -27,4 +28,5 @@ __all__ = [
     "cells_source",
     "git_state",
     "sdk_zip",
+    "sibling_bundle",
 ]

@@ -21,13 +21,19 @@ __all__ = ["Channel", "Component", "Condition", "Constant", "Graph", "Scope", "T
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Component:
-    """A step as the graph knows it. `entry` is set for system steps, `function` for the user's."""
+    """A step as the graph knows it. `entry` is set for system steps, `function` for the user's.
+
+    A system step may need an environment (`imports`, top-level names) and code that is not in the SDK's zip (`carries`,
+    packages of this project); most need neither.
+    """
 
     name: str
     interface: Interface
     options: Options
     function: Any = None
     entry: str | None = None
+    imports: frozenset[str] = frozenset()
+    carries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

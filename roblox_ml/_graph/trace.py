@@ -164,6 +164,8 @@ class Trace:
         options: Any,
         function: Any,
         entry: str | None = None,
+        imports: frozenset[str] = frozenset(),
+        carries: tuple[str, ...] = (),
     ) -> Component:
         """A component under a name of its own (two different steps may both be called `train`)."""
         if key in self._components:
@@ -174,7 +176,7 @@ class Trace:
         while name in self.graph.components:
             count += 1
             name = f"{base}-{count}"
-        component = Component(name, interface, options, function, entry)
+        component = Component(name, interface, options, function, entry, imports, carries)
         self._components[key] = component
         self.graph.components[name] = component
         return component

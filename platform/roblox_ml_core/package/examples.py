@@ -6,6 +6,7 @@ a model that works from one that merely answers: an empty tensor with status 200
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,7 +110,8 @@ def compare(expected: Mapping[str, Any], actual: Mapping[str, Any], tolerance: f
         if got.shape != want.shape:
             found.append(f"output {name} has shape {list(got.shape)}, expected {list(want.shape)}")
         elif want.dtype == object:
-            wrong = [i for i, (g, w) in enumerate(zip(_texts(got), _texts(want), strict=True)) if g != w]
+            pairs = enumerate(zip(_texts(got), _texts(want), strict=True))
+            wrong = [i for i, (g, w) in pairs if g != w and not _same_json(g, w, tolerance)]
             if wrong:
                 i = wrong[0]
                 example = f"{_texts(got)[i]!r} instead of {_texts(want)[i]!r}"
@@ -117,6 +119,26 @@ def compare(expected: Mapping[str, Any], actual: Mapping[str, Any], tolerance: f
         else:
             found += _numeric(name, want.astype(float), got, tolerance)
     return found
+
+
+def _same_json(got: str, want: str, tolerance: float) -> bool:
+    """Whether two texts are JSON lists or objects that differ by no more than `tolerance` in their numbers with a fraction."""
+    if got[:1] not in ("[", "{") or want[:1] != got[:1]:
+        return False
+    try:
+        return _close(json.loads(got), json.loads(want), tolerance)
+    except ValueError:
+        return False
+
+
+def _close(got: Any, want: Any, tolerance: float) -> bool:
+    if isinstance(want, float):
+        return isinstance(got, int | float) and abs(got - want) <= tolerance * max(1.0, abs(want))
+    if isinstance(want, list) and isinstance(got, list):
+        return len(got) == len(want) and all(_close(g, w, tolerance) for g, w in zip(got, want, strict=True))
+    if isinstance(want, dict) and isinstance(got, dict):
+        return got.keys() == want.keys() and all(_close(got[key], want[key], tolerance) for key in want)
+    return bool(got == want) and type(got) is type(want)
 
 
 def tensor_json(spec: TensorSpec, value: Any) -> dict[str, Any]:

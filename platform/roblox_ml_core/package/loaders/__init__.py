@@ -1,5 +1,7 @@
 """A package in this process: `load(directory)` gives an object with `.predict(inputs)`, whatever the format.
 
+A format whose engine belongs to another package is opened by that one, found by its entry point (`roblox_ml.package_loaders`).
+
 One module per format, each with ``open_model(package) -> predict``; `predict` maps numpy arrays by input name to numpy arrays
 by output name. Nothing heavier than numpy is imported before the format is known.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from ..signature import DATATYPES, TensorSpec
 __all__ = ["LoadedModel", "load"]
 
 Predict = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+_GROUP = "roblox_ml.package_loaders"
 _PROMISE = "correct signature.json or the model's predict"
 _MODULES = {
     "hf-text-classifier": "hf_text",
@@ -66,6 +70,19 @@ class LoadedModel:
             return [error.message]
 
 
+def _opener(format: str) -> Callable[[ModelPackage], Predict]:
+    if format in _MODULES:
+        opener: Callable[[ModelPackage], Predict] = importlib.import_module(f".{_MODULES[format]}", __name__).open_model
+        return opener
+    for found in entry_points(group=_GROUP, name=format):
+        opener = found.load()
+        return opener
+    raise PackageError(
+        f"nothing here opens a package of format {format!r} in this process",
+        hint='pip install "roblox-ml[serving,text]", or deploy the model and ask its endpoint',
+    )
+
+
 def _output(spec: TensorSpec, value: Any, rows: int) -> Any:
     """One output as an array, or `PackageError`: what Triton would refuse must not pass here."""
     import numpy as np
@@ -93,8 +110,7 @@ def load(directory: Path | str, *, check: bool = False, verified: bool = False) 
     """Open the package in `directory`. Its files are hashed first unless the caller has just done so (`verified`)."""
     root = Path(directory)
     package = read(root) if verified else verify(root)
-    module = importlib.import_module(f".{_MODULES[package.format]}", __name__)
-    model = LoadedModel(package, module.open_model(package))
+    model = LoadedModel(package, _opener(package.format)(package))
     if check and (found := model.check()):
         raise PackageError(
             f"the model in {root} does not give its known answers: " + "; ".join(found),
