@@ -49,7 +49,7 @@ def test_in_a_pod_the_outputs_are_the_last_line_of_the_log(
     monkeypatch.setenv("KFP_POD_NAME", "p")
     assert executor.run(step, None) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert json.loads(last.removeprefix("::rml outputs ")) == {"parameterValues": {"Output": 7}}
+    assert json.loads(last.removeprefix("::rml outputs ")) == {"parameterValues": {"Output": 7}, "pod": "p"}
     assert executor.os.environ["RML_RUN_ID"] == RUN and executor.os.environ["RML_TASK"] == "count"
 
 
