@@ -107,9 +107,11 @@ def to_json(value: Any, where: str) -> Any:
 def _key(key: Any, where: str) -> str:
     if isinstance(key, str):
         return key
-    if isinstance(key, int | float | bool):
-        return str(key)
-    raise TypeError(f"{where} has the key {key!r}; the keys of a JSON object are strings")
+    # Never turned into text here: whoever reads `value[1]` behind this step would find "1", and {1: …, "1": …} would lose one.
+    raise TypeError(
+        f"{where} has the key {key!r} ({type(key).__qualname__}); the keys of a JSON object are text. "
+        "Make them text ({str(key): value for key, value in d.items()}), or return a list of pairs"
+    )
 
 
 def _required(hint: Any) -> Any:

@@ -177,6 +177,20 @@ def test_all_wrong_outputs_are_told_at_once(call: Callable[..., Any], tmp_path: 
     assert not (tmp_path / "o" / "executor_output.json").exists()
 
 
+@pytest.mark.parametrize("key", [1, 1.5, True, None, (1, 2)])
+def test_a_key_that_is_no_text_is_refused_and_not_turned_into_text(
+    call: Callable[..., Any], tmp_path: Path, key: Any
+) -> None:
+    def counts() -> dict:
+        return {"per_class": [{key: 3}]}
+
+    with pytest.raises(TypeError) as caught:
+        call(counts, outputs={"Output": None})
+    assert str(caught.value).startswith(f"Output['per_class'][0] has the key {key!r} ({type(key).__name__})")
+    assert "str(key): value" in str(caught.value)
+    assert not (tmp_path / "o" / "executor_output.json").exists()
+
+
 def test_a_wrong_shape_and_a_value_that_is_no_json(call: Callable[..., Any]) -> None:
     def shapeless() -> Pair:
         return 5  # type: ignore[return-value]
