@@ -15,8 +15,9 @@ from ..errors import PackageError
 from ._export import agree, export_classifier
 from ._package import TOLERANCE, model_folder, write_package
 from ._tensors import TEXT_INPUT, Tensor, text_array
+from .tagger import from_tagger, is_tagger
 
-__all__ = ["from_transformers"]
+__all__ = ["checkpoint_into", "from_transformers", "frozen_copy", "tokenizer_file"]
 
 
 def from_transformers(
@@ -29,7 +30,8 @@ def from_transformers(
     max_length: int = 128,
     path: str | Path | None = None,
 ) -> Path:
-    """Package a single-label text classifier (an `AutoModelForSequenceClassification` and its fast tokenizer).
+    """Package a single-label text classifier (an `AutoModelForSequenceClassification` and its fast tokenizer), or a tagger
+    of named entities (an `AutoModelForTokenClassification`), whose served answer is `entities`.
 
     `examples`: a few texts as users write them; they warm the server up and check every load.
     `labels`: names in the order of the model's outputs; left out, the model's own `config.id2label`.
@@ -37,14 +39,18 @@ def from_transformers(
     The served answer is `label` and `scores` (softmax, float32). Returns the package's directory.
     """
     texts = _texts(examples)
+    if is_tagger(model):
+        return from_tagger(
+            model, tokenizer, examples=texts, labels=labels, metrics=metrics, max_length=_max_length(model, max_length), path=path
+        )  # fmt: skip
     names = _labels(model, labels)
     limit = _max_length(model, max_length)
     root, folder = model_folder(path)
-    frozen = _frozen_copy(model, names)
-    encode = _tokenizer_file(tokenizer, texts, folder / "tokenizer.json", limit)
+    frozen = frozen_copy(model, names)
+    encode = tokenizer_file(tokenizer, texts, folder / "tokenizer.json", limit)
     logits = export_classifier(frozen, encode(texts[:2] or texts), folder / "model.onnx")
     agree(frozen, logits, encode, texts, TOLERANCE)
-    _checkpoint(frozen, tokenizer, folder / "hf")
+    checkpoint_into(frozen, tokenizer, folder / "hf")
 
     scores = _softmax(logits(encode(texts)))
     answer = text_array([names[i] for i in scores.argmax(axis=1)])
@@ -124,7 +130,7 @@ def _max_length(model: Any, max_length: int) -> int:
     return max_length
 
 
-def _frozen_copy(model: Any, names: Sequence[str]) -> Any:
+def frozen_copy(model: Any, names: Sequence[str]) -> Any:
     """The model in evaluation mode, float32, on the CPU, with contiguous weights; the caller's own stays as it is."""
     import copy
 
@@ -156,7 +162,7 @@ def _frozen_copy(model: Any, names: Sequence[str]) -> Any:
     return frozen
 
 
-def _tokenizer_file(tokenizer: Any, texts: Sequence[str], file: Path, max_length: int) -> Any:
+def tokenizer_file(tokenizer: Any, texts: Sequence[str], file: Path, max_length: int) -> Any:
     """Write tokenizer.json; returns `encode(texts) -> {input_ids, attention_mask}` that works as a server will."""
     import numpy as np
     from tokenizers import Tokenizer
@@ -205,7 +211,7 @@ def _tokenizer_file(tokenizer: Any, texts: Sequence[str], file: Path, max_length
     return encode
 
 
-def _checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
+def checkpoint_into(model: Any, tokenizer: Any, folder: Path) -> None:
     """save_pretrained for both, without the traces of where the files once lay."""
     from transformers.utils import logging
 
