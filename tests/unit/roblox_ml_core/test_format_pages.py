@@ -29,7 +29,8 @@ def test_the_package_s_test_vector_has_its_digest() -> None:
 def test_the_snapshot_s_example_has_the_fields_that_are_served() -> None:
     _, (snapshot,) = _page("policy-snapshot.md")
     endpoint = snapshot["endpoints"]["comment-sentiment"]
-    assert set(endpoint) == {"model", "alias", "version", "digest", "previous", "signature"}
+    fields = {"model", "alias", "version", "digest", "previous", "signature", "preprocess", "policy"}
+    assert set(endpoint) == fields
     assert Signature.from_json(endpoint["signature"]).to_json() == endpoint["signature"]
     assert snapshot["servers"]["local"]["ready"] == {"comment-sentiment/3": endpoint["digest"]}
 

@@ -466,3 +466,36 @@ def test_a_door_that_restarts_while_everything_else_is_away_answers_from_its_dis
                 assert (await ask(world, TEXTS)).json() == first
 
     uvloop.run(asyncio.wait_for(main(), 60))
+
+
+def test_a_version_that_an_older_door_remembered_without_its_files_is_never_passed_through(kit, rml_home) -> None:
+    """Its bytes would reach the model server untokenised: slow, uncached, past the queue."""
+
+    async def main() -> None:
+        async with text_world(kit, rml_home) as world:
+            await ready(world)
+        stored = rml_home / "serving" / "snapshot.json"
+        document = json.loads(stored.read_text())
+        document["serving"] = {name: kept[:3] for name, kept in document["serving"].items()}
+        stored.write_text(json.dumps(document))
+        for path in (rml_home / "serving" / "preprocess").iterdir():
+            path.unlink()
+        async with text_world(kit, rml_home) as world:
+            await ready(world)
+            assert (await ask(world, TEXTS)).status_code == 200
+            assert all("/t.1.batch/" in request.target for request in world.triton.requests)
+
+    uvloop.run(asyncio.wait_for(main(), 60))
+
+
+def test_the_documented_snapshot_is_one_that_doors_read() -> None:
+    from pathlib import Path
+
+    from roblox_ml_serving.door.snapshot import build, specs
+
+    page = Path(__file__).resolve().parents[4] / "docs/formats/policy-snapshot.md"
+    document = json.loads(page.read_text().split("```json\n")[1].split("```")[0])
+    (spec,) = specs(document)
+    target = build(document, {}, {spec}).endpoints["comment-sentiment"]
+    assert target.serving.preprocess == spec and target.policy.max_wait_ms == 200 and not target.policy.caches
+    assert build(document, {}, ()).endpoints["comment-sentiment"].reason.http_status == 503
