@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,18 +96,7 @@ def engine_model(command: dict[str, Any]) -> Compute:
     """The plan's engine, in the very code that the Triton model runs."""
     import numpy as np
 
-    from ..backends.rml_text_engines import first_that_opens, open_engine
-    from ..backends.rml_text_plan import cpu_flags, read_plan
-    from ..backends.rml_text_tokens import Tokens
-
-    folder = Path(command["folder"])
-    plan = read_plan((folder / "text.json").read_bytes())
-    if command["engine"]:
-        wanted = next(entry for entry in plan.engines if entry.name == command["engine"])
-        engine = open_engine(wanted, folder, plan, threads=1)
-    else:
-        engine = first_that_opens(plan, folder, cpu_flags(), lambda said: print(said, file=sys.stderr))
-    tokens = Tokens((folder / "tokenizer.json").read_text("utf-8"), plan)
+    engine, tokens = _opened(command["folder"], command["engine"])
 
     def rows_of(texts: Sequence[str]) -> list[Any]:
         return [np.frombuffer(encoded.ids, dtype="<i4") for encoded in tokens.encode(texts)]
@@ -120,6 +110,26 @@ def engine_model(command: dict[str, Any]) -> Compute:
 
     compute.engine = engine.name  # type: ignore[attr-defined]
     return compute
+
+
+@cache
+def _opened(folder: str, name: str) -> tuple[Any, Any]:
+    """An engine, warmed up as in a server, and its tokenizer: once per process, whatever scenarios use it."""
+    from ..backends.rml_text_engines import first_that_opens, open_engine
+    from ..backends.rml_text_plan import cpu_flags, read_plan
+    from ..backends.rml_text_tokens import Tokens
+
+    place = Path(folder)
+    plan = read_plan((place / "text.json").read_bytes())
+    if name:
+        named = {entry.name: entry for entry in plan.engines}
+        if name not in named:
+            raise ValueError(f"{name} is none of {', '.join(named)}")
+        engine = open_engine(named[name], place, plan, threads=1)
+    else:
+        engine = first_that_opens(plan, place, cpu_flags(), lambda said: print(said, file=sys.stderr))
+    engine.warm_up()
+    return engine, Tokens((place / "tokenizer.json").read_text("utf-8"), plan)
 
 
 class Worker:

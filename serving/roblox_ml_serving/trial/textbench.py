@@ -137,7 +137,7 @@ def run(
             turns.append((pool, scenario.name, 2 * seconds if scenario.pad else seconds))
         batch = 1
         if any(scenario.name == BATCHED for scenario in chosen):
-            batch = best_batch(pools["engine"], package, texts, limit, progress)
+            batch = best_batch(pools["engine"], package, texts, limit, min(0.7, seconds), progress)
         taking_turns = Rounds(turns)
         path: ServedPath | None = None
 
@@ -209,13 +209,13 @@ def command_of(
     }
 
 
-def best_batch(pool: Pool, package: Path, texts: Sequence[str], limit: int, progress: Progress) -> int:
+def best_batch(pool: Pool, package: Path, texts: Sequence[str], limit: int, seconds: float, progress: Progress) -> int:
     """How many texts at once the engine does best with; the batched scenario is loaded again with it."""
     scenario, rates = Scenario(BATCHED, "", "engine"), {}
     for size in BATCHES:
         command = command_of(scenario, package, texts[:1024], limit, {})
         pool.load(f"batch {size}", {**command, "batch": size})
-        answers = pool.run(f"batch {size}", 0.7)
+        answers = pool.run(f"batch {size}", seconds)
         rates[size] = sum(answer["inferences"] for answer in answers) / sum(answer["cpu_s"] for answer in answers)
     best = max(rates, key=lambda size: rates[size])
     progress(f"the engine alone is fastest with {best} texts at once")
