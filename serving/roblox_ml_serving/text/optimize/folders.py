@@ -5,9 +5,10 @@ Every graph takes `input_ids` and `attention_mask` (int64 [B, L], both dimension
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def to_ctranslate2(model: Any, tokenizer: Any, task: str, folder: Path) -> Mappi
     import ctranslate2
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, _quiet_transformers():
         _checkpoint(model, tokenizer, Path(place))
         converter = ctranslate2.converters.TransformersConverter(place)
         converter.convert(str(folder), quantization="int8", force=True)
@@ -93,6 +94,22 @@ def to_ctranslate2(model: Any, tokenizer: Any, task: str, folder: Path) -> Mappi
         arrays |= {"dense_w": head.dense.weight, "dense_b": head.dense.bias}
     np.savez(folder / "head.npz", **{k: v.detach().numpy().astype(np.float32) for k, v in arrays.items()})
     return {"head": "head.npz", "activation": head.activation} if head.activation else {"head": "head.npz"}
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """The converter loads the encoder alone, and transformers reports the head that is left over."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _checkpoint(model: Any, tokenizer: Any, place: Path) -> None:
