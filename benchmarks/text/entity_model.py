@@ -16,7 +16,7 @@ from .corpora import MAX_LENGTH, minilm
 from .entities import TAGS, Span, entity_f1, silver, tags
 from .finetune import Recipe, fine_tune
 
-__all__ = ["build", "spans_of"]
+__all__ = ["build", "held_out_entities", "spans_of"]
 
 
 def build(
@@ -56,6 +56,12 @@ def build(
         "train_seconds": round(seconds, 1),
     }
     return model, tokenizer, TAGS, metrics
+
+
+def held_out_entities() -> tuple[list[str], list[list[Span]]]:
+    """The texts that no model was trained on, and their entities."""
+    _, test = silver()
+    return [row.text for row in test], [list(row.spans) for row in test]
 
 
 def spans_of(

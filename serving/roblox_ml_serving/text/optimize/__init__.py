@@ -8,7 +8,8 @@ Runs in a step's environment as well: nothing of the platform or the SDK is impo
 
 from __future__ import annotations
 
-from .optimizing import Result, fp32_folder, optimize
+from .optimizing import Result, optimize
+from .plain import write_plain
 from .source import OptimizeError, Source
 
-__all__ = ["OptimizeError", "Result", "Source", "fp32_folder", "optimize"]
+__all__ = ["OptimizeError", "Result", "Source", "optimize", "write_plain"]

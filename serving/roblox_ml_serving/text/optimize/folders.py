@@ -133,7 +133,7 @@ def _example() -> dict[str, Any]:
 def padded(rows: Sequence[Any], pad: int) -> tuple[Any, Any]:
     """Ids and mask, int64 [B, longest]."""
     width = max(len(row) for row in rows)
-    ids = np.full((len(rows), width), pad, dtype=np.int64)
+    ids: Any = np.full((len(rows), width), pad, dtype=np.int64)
     mask = np.zeros_like(ids)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row

@@ -55,7 +55,7 @@ def head_of(model: Any, task: str) -> Head:
     return Head(model.classifier.dense, "gelu" if kind == "electra" else "tanh", model.classifier.out_proj)
 
 
-class _Layer(nn.Module):
+class _Layer(nn.Module):  # type: ignore[misc]
     def __init__(self, layer: Any, kind: str, heads: int) -> None:
         super().__init__()
         if kind == "distilbert":
@@ -81,7 +81,7 @@ class _Layer(nn.Module):
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
-class Lean(nn.Module):
+class Lean(nn.Module):  # type: ignore[misc]
     """(input_ids, attention_mask), int64 [B, L], right-padded → logits [B, n], or [B, L, n] for token classification."""
 
     def __init__(self, model: Any, task: str) -> None:
@@ -119,7 +119,7 @@ class Lean(nn.Module):
         return self.out(x)
 
 
-class Generic(nn.Module):
+class Generic(nn.Module):  # type: ignore[misc]
     """The Hugging Face model itself behind the same two inputs and one output."""
 
     def __init__(self, model: Any) -> None:
@@ -130,7 +130,7 @@ class Generic(nn.Module):
         return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
 
 
-def lean(model: Any, task: str) -> Lean:
+def lean(model: Any, task: str) -> Any:
     """The lean graph of a fine-tuned model, sharing its weights. NotLean when it is of another family or built differently."""
     try:
         return Lean(model, task).eval()

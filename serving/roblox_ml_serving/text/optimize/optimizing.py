@@ -24,7 +24,7 @@ from .graph import Generic, NotLean, lean
 from .source import Loaded, OptimizeError, Source
 from .trying import Examination, Texts, Verdict, cpu_model, json_bytes, served
 
-__all__ = ["Result", "fp32_folder", "optimize"]
+__all__ = ["Result", "optimize"]
 
 Progress = Callable[[str], None]
 _LEAST_TEXTS = 20
@@ -96,21 +96,6 @@ def optimize(
         f"{plan.engines[0].name} chosen: {report['speedup_vs_fp32']:.1f} x float32, F1 drop {report['f1_drop']:+.4f}"
     )
     return Result(plan, place, report)
-
-
-def fp32_folder(source: Source, folder: Path, texts: Sequence[str]) -> TextPlan:
-    """Write `folder/{text,tokenizer}.json` and the float32 engine alone: a model served as it is, nothing tried."""
-    loaded = source.load()
-    (folder / "engines").mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.json").write_text(loaded.tokenizer_json, "utf-8")
-    plan = _draft(loaded)
-    rows = as_rows(Tokens(loaded.tokenizer_json, plan).encode(list(texts) or ["a"]))
-    graph, _ = _graph(loaded, rows)
-    built = Workshop(loaded, graph, folder, (), frozenset()).build(FALLBACK)
-    assert built is not None
-    plan = replace(plan, engines=(EnginePlan(built.name, built.runtime, f"engines/{built.name}", "fp32"),))
-    (folder / "text.json").write_bytes(write_plan(plan))
-    return plan
 
 
 def _temporary() -> Path:

@@ -59,7 +59,7 @@ def measure(engine: Any, rows: Sequence[Any], max_length: int, batch_tokens: int
 
 def _shape(engine: Any, shape: tuple[int, int], rows: Sequence[Any], repeats: int) -> float:
     pool = np.concatenate(rows[:200])
-    ids = np.resize(pool, shape).astype(np.int64)
+    ids: Any = np.resize(pool, shape).astype(np.int64)
     mask = np.ones_like(ids)
     return _cpu(lambda: engine.call(ids, mask), repeats)
 
