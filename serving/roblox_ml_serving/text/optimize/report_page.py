@@ -42,9 +42,12 @@ def render(report: Mapping[str, Any]) -> str:
 def _facts(report: Row) -> str:
     facts = [
         (f"{report['speedup_vs_fp32']:.1f} ×", "as many texts a second as float32"),
-        (f"{100 * report['f1_drop']:+.2f}", f"points of F1 lost (95 %: up to {100 * report['f1_drop_high']:.2f}; budget {100 * report['budget']:.2f})"),
-    ]  # fmt: skip
-    chosen = next((row for row in report["candidates"] if row.get("chosen")), {})
+        (
+            f"{100 * report['f1_drop']:+.2f}",
+            f"points of F1 lost (95 %: up to {100 * report['f1_drop_high']:.2f}; budget {100 * report['budget']:.2f})",
+        ),
+    ]
+    chosen: Row = next((row for row in report["candidates"] if row.get("chosen")), {})
     if served := chosen.get("served"):
         facts.append((f"{served['per_second']:.0f} /s", f"served on this machine, p50 {served['p50_ms']:.1f} ms"))
     return '<div class="facts">' + "".join(
