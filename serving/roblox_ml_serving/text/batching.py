@@ -114,16 +114,16 @@ class Queue:
 
     # -- in and out --------------------------------------------------------------------------------------------------
 
-    def add(self, rows: Iterable[Row], now: float) -> None:
-        """Rows of one request, in its order."""
-        before_us = 0.0
+    def add(self, rows: Iterable[Row], came: float, before_us: float = 0.0) -> float:
+        """Rows of one request that came at `came`, in its order; returns the work before the next of them."""
         pace = SHARE * self.cost.correction * 1e-6 / self.lanes
         for row in rows:
             row.width = self._width(row.length)
             row.work_us = self.cost.row_us(row.width)
-            row.due = now + before_us * pace
+            row.due = came + before_us * pace
             before_us += row.work_us
-            self._enter(row, now)
+            self._enter(row, came)
+        return before_us
 
     def put_back(self, rows: Iterable[Row], now: float) -> None:
         """Rows of a batch that was lost: they keep their place."""

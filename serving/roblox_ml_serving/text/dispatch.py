@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 from .batching import TARGET_US, Batch, Queue, Row
@@ -17,6 +18,7 @@ from .batching import TARGET_US, Batch, Queue, Row
 __all__ = ["BatchLost", "Dispatcher", "Expired", "Job", "Observer", "Overloaded", "Text", "Upstream"]
 
 MOST_ATTEMPTS = 3  # a batch that was lost is computed again at most twice
+SLICE = 256
 _PAUSES_S = (0.02, 0.25)  # before the second and the third attempt: an instance that died is back within a second or so
 
 
@@ -174,23 +176,12 @@ class Dispatcher:
         for index, text in enumerate(texts):
             places.setdefault(text.ids, []).append(index)
             lengths[text.ids] = text.length
-        fresh: list[Row] = []
-        for ids, indices in places.items():
-            row = self._open.get(ids) if share else None
-            if row is None:
-                row = Row(ids, lengths[ids], _Work(ids, []))
-                fresh.append(row)
-                if share:
-                    self._open[ids] = row
-            row.owner.waiters.append((job, indices))
-            job.rows.append(row)
-        job.missing = len(job.rows)
+        job.missing = len(places)
         if not job.missing:
             return []
-        self.queue.add(fresh, now)
-        self._ask_pump()
         try:
             async with asyncio.timeout_at(self._loop.time() + deadline - now):
+                await self._enter(job, places, lengths, now, share)
                 await job.done
         except TimeoutError:
             raise Expired from None
@@ -213,6 +204,28 @@ class Dispatcher:
             task.cancel()
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    async def _enter(
+        self, job: Job, places: dict[bytes, list[int]], lengths: dict[bytes, int], now: float, share: bool
+    ) -> None:
+        """Put the job's rows into the queue, those of a large request in slices: the loop has others to serve."""
+        items = iter(places.items())
+        behind_us = 0.0
+        while piece := list(islice(items, SLICE)):
+            fresh: list[Row] = []
+            for ids, indices in piece:
+                row = self._open.get(ids) if share else None
+                if row is None:
+                    row = Row(ids, lengths[ids], _Work(ids, []))
+                    fresh.append(row)
+                    if share:
+                        self._open[ids] = row
+                row.owner.waiters.append((job, indices))
+                job.rows.append(row)
+            behind_us = self.queue.add(fresh, now, behind_us)
+            self._ask_pump()
+            if len(piece) == SLICE:
+                await asyncio.sleep(0)
 
     def _forget(self, job: Job) -> None:
         """The job has its answer, or nobody waits for it any more: rows that only it wanted leave the queue."""
@@ -249,7 +262,7 @@ class Dispatcher:
             else:
                 # Every instance computes. One batch more may wait at its server, if it could not get any better here.
                 spare = [server for server, n in idle if n == 0]
-                if not spare or self.queue.work_us < 2 * TARGET_US:
+                if not spare or self.queue.work_us < TARGET_US:
                     return
                 server = spare[0]
             now = self._clock()

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -36,11 +36,12 @@ from .upstream import Replicas
 
 __all__ = ["TextEndpoint", "TextKind", "TextModel", "open_kind"]
 
+T = TypeVar("T")
 PLAN, TOKENIZER = "model/text.json", "model/tokenizer.json"
 #: More than this is tokenised in a thread, in slices: others must not wait for one large request.
 INLINE_TEXTS, INLINE_BYTES, SLICE = 32, 16_384, 128
-#: Entities of more texts than this are found in a thread.
-INLINE_ROWS = 64
+#: Larger bodies are read, and answers for more texts are written, in a thread.
+INLINE_BODY, INLINE_ROWS = 65_536, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,23 +187,28 @@ class TextEndpoint:
     async def rest(
         self, body: bytes, json_length: int | None, deadline: float
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        try:
-            request = from_rest(body, json_length, self._names)
-        except BadRequest as error:
-            raise Refused(Reason.BAD_REQUEST, str(error)) from None
+        request = await self._read(len(body), deadline, from_rest, body, json_length, self._names)
         outputs = await self._outputs(request, deadline)
-        headers, answer = to_rest(request, self.target.endpoint, self.target.version_text, outputs)
-        return list(headers), answer
+        return await self._write(request, to_rest, outputs)
 
     async def grpc(self, message: bytes, deadline: float) -> bytes:
-        try:
-            request = from_grpc(message, self._names)
-        except BadRequest as error:
-            raise Refused(Reason.BAD_REQUEST, str(error)) from None
+        request = await self._read(len(message), deadline, from_grpc, message, self._names)
         outputs = await self._outputs(request, deadline)
-        return to_grpc(request, self.target.endpoint, self.target.version_text, outputs)
+        return await self._write(request, to_grpc, outputs)
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    async def _read(self, size: int, deadline: float, read: Callable[..., TextRequest], *what: Any) -> TextRequest:
+        if self._cache is None:  # while the line is too long, a refusal costs next to nothing
+            self._admit(1, 0.0, deadline)
+        try:
+            return read(*what) if size <= INLINE_BODY else await asyncio.to_thread(read, *what)
+        except BadRequest as error:
+            raise Refused(Reason.BAD_REQUEST, str(error)) from None
+
+    async def _write(self, request: TextRequest, write: Callable[..., T], outputs: Mapping[str, Any]) -> T:
+        answer = (request, self.target.endpoint, self.target.version_text, outputs)
+        return write(*answer) if len(request.texts) <= INLINE_ROWS else await asyncio.to_thread(write, *answer)
 
     async def _outputs(self, request: TextRequest, deadline: float) -> dict[str, Any]:
         texts = request.texts
@@ -216,7 +222,7 @@ class TextEndpoint:
             lines = logits[0][None] if len(logits) == 1 else np.array(logits, np.float32).reshape(-1, len(self._labels))
             scores = softmax(lines)
             return {"label": [self._labels[index] for index in scores.argmax(axis=-1)], "scores": scores}
-        if len(texts) > INLINE_ROWS:
+        if len(texts) > INLINE_TEXTS:
             return {"entities": await asyncio.to_thread(self._entities, texts, encoded, logits)}
         return {"entities": self._entities(texts, encoded, logits)}
 
