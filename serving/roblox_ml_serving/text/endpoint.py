@@ -218,20 +218,23 @@ class TextEndpoint:
             )  # fmt: skip
         encoded = await self._encode(texts, deadline)
         logits = await self._logits(encoded, deadline)
-        if not self._is_token:
-            lines = logits[0][None] if len(logits) == 1 else np.array(logits, np.float32).reshape(-1, len(self._labels))
-            scores = softmax(lines)
-            return {"label": [self._labels[index] for index in scores.argmax(axis=-1)], "scores": scores}
-        if len(texts) > INLINE_TEXTS:
-            return {"entities": await asyncio.to_thread(self._entities, texts, encoded, logits)}
-        return {"entities": self._entities(texts, encoded, logits)}
+        if len(texts) > (INLINE_TEXTS if self._is_token else INLINE_ROWS):
+            return await asyncio.to_thread(self._answers, texts, encoded, logits)
+        return self._answers(texts, encoded, logits)
 
-    def _entities(self, texts: Sequence[bytes], encoded: Sequence[Encoded], logits: Sequence[Any]) -> list[bytes]:
+    def _answers(self, texts: Sequence[bytes], encoded: Sequence[Encoded], logits: Sequence[Any]) -> dict[str, Any]:
+        """The model's outputs, by name."""
         labels = self._model.plan.labels
-        return [
-            entities_json(found, row.offsets or (), as_text(text), labels)
-            for text, row, found in zip(texts, encoded, logits, strict=True)
-        ]
+        if self._is_token:
+            rows = zip(texts, encoded, logits, strict=True)
+            return {
+                "entities": [
+                    entities_json(found, row.offsets or (), as_text(text), labels) for text, row, found in rows
+                ]
+            }
+        lines = np.concatenate(logits) if logits else np.zeros(0, np.float32)
+        scores = softmax(lines.reshape(-1, len(labels)))
+        return {"label": [self._labels[index] for index in scores.argmax(axis=-1)], "scores": scores}
 
     async def _encode(self, texts: Sequence[bytes], deadline: float) -> list[Encoded]:
         tokens = self._model.tokens

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import time
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -306,11 +305,8 @@ def test_one_large_request_is_answered_and_small_ones_pass_it(with_text) -> None
         texts = [" ".join(words[(i // 7**k) % 7] for k in range(5)) for i in range(3000)]
         large = asyncio.ensure_future(ask(world, texts, headers={"x-rml-timeout-ms": "50000"}))
         await asyncio.sleep(0.3)
-        slowest = 0.0
         for _ in range(20):
-            started = time.monotonic()
             assert (await ask(world, ["love"])).status_code == 200
-            slowest = max(slowest, time.monotonic() - started)
         assert not large.done()
         answer = (await large).json()
         expected = np.stack([scores_of(text) for text in texts[::500]])
