@@ -1,0 +1,89 @@
+"""Make `.peers`: the servers of other projects that `make bench-text FULL=1` compares with. Nothing of ours runs in them.
+
+    .peers/main/       BentoML, Ray Serve, infinity, torch and transformers (also the interpreter of Triton's plain backend)
+    .peers/mlserver/   MLServer's Hugging Face runtime, whose pins exclude the others'
+
+Some gigabytes, so `make setup` leaves them out. `RML_PEERS_DIR` names another folder. A marker keyed by the lock makes a second
+call a matter of milliseconds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCKS = {"main": "peers.txt", "mlserver": "peers-mlserver.txt"}
+# What must import before a marker is written: a server that fails later would look like a slow one.
+CHECKS = {
+    "main": "import bentoml, infinity_emb, numpy, openvino, ray.serve, tokenizers, torch, transformers; "
+    "assert numpy.__version__[0] == '1', numpy.__version__",
+    # Not the Hugging Face runtime: it imports an exporter that needs a little help, see benchmarks/text/peers/mlserver_hf.
+    "mlserver": "import mlserver, openvino, torch, transformers; assert __import__('importlib.util').util.find_spec('mlserver_huggingface')",
+}
+LAYOUT = "1"  # part of the marker: raise it when this script changes what it leaves behind
+
+sys.path.insert(0, str(ROOT))
+
+from roblox_ml._runtime.indexes import TORCH_CPU_INDEX, find_uv, index_flags, uv_environment  # noqa: E402
+
+
+def main() -> None:
+    """Make every environment complete, or do nothing where its marker says that it is."""
+    target = Path(os.environ.get("RML_PEERS_DIR") or ROOT / ".peers").expanduser().resolve()
+    target.mkdir(parents=True, exist_ok=True)
+    with (target / ".rml-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name, file in LOCKS.items():
+            make(target / name, ROOT / "requirements" / file, CHECKS[name])
+
+
+def make(environment: Path, lock: Path, check: str) -> None:
+    """One environment, exactly its lock."""
+    wanted = hashlib.sha256(LAYOUT.encode() + b"\0" + lock.read_bytes()).hexdigest()
+    marker = environment / ".rml-complete"
+    if marker.is_file() and marker.read_text() == wanted:
+        return
+    started = time.monotonic()
+    say(f"installing {environment.parent.name}/{environment.name} from requirements/{lock.name} (hash-checked)")
+    marker.unlink(missing_ok=True)
+    uv = find_uv()
+    if uv is None:
+        sys.exit("setup: uv is missing; `make setup` installs it into .venv first")
+    python = environment / "bin" / "python"
+    if not python.exists():
+        run([uv, "venv", "--quiet", "--python", sys.executable, str(environment)])
+    sync = [uv, "pip", "sync", "--quiet", "--python", str(python), "--require-hashes", *index_flags()]
+    first = subprocess.run([*sync, str(lock)], env=uv_environment(), capture_output=True, text=True, check=False)
+    if first.returncode != 0:
+        if "torch" not in first.stderr:
+            sys.exit(f"setup: uv could not install requirements/{lock.name}:\n{first.stderr}")
+        say(f"no CPU build of torch in pip's find-links; taking it from {TORCH_CPU_INDEX}")
+        run([*sync, "--index", TORCH_CPU_INDEX, str(lock)])
+    quiet = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "BENTOML_DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+    asked = subprocess.run([str(python), "-c", check], env=quiet, capture_output=True, text=True, check=False)
+    if asked.returncode != 0:
+        sys.exit(f"setup: the environment {environment.name} is broken:\n{asked.stdout}{asked.stderr}")
+    marker.write_text(wanted)
+    say(f"{environment.parent.name}/{environment.name} is ready ({time.monotonic() - started:.0f} s)")
+
+
+def run(command: list[str]) -> None:
+    """Run a command with pip's index settings; stop with its words when it fails."""
+    done = subprocess.run(command, env=uv_environment(), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"setup: {' '.join(command[:4])} … failed:\n{done.stdout}{done.stderr}")
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    print(f"setup: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
