@@ -27,7 +27,7 @@ MIN_WIDTH = 4
 WIDTH_STEPS = ((32, 2), (64, 4), (128, 8), (512, 16))  # up to this width, in steps of
 ROW_COUNTS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 LIKELY = (1, 2, 4, 3, 8, 6, 5, 12, 16)  # the order of warm-up
-FEW_TOKENS = 256  # the largest row counts only for short rows: beyond this a larger call gains nothing
+FEW_TOKENS = 384  # the largest row counts only for short rows: beyond this a larger call gains little
 MOST_ROWS = 64
 WARM_UP_S = 20.0
 
@@ -71,13 +71,13 @@ class Engine:
             self.call(*pad([np.full(bucket, self._pad_id, dtype=np.int32)], self._pad_id))
 
     def warm_up(self, seconds: float = WARM_UP_S) -> tuple[int, int]:
-        """Compute the shapes of the grid once, the likely ones first, for about so long; how many of how many.
+        """Compute the shapes of the grid once, the likely ones first, for so much CPU time; how many of how many.
 
         A first call of a shape takes up to 40 ms longer and keeps some megabytes: both belong before the first request.
         """
-        shapes, started = self.grid.shapes(), time.monotonic()
+        shapes, started = self.grid.shapes(), time.process_time()
         for done, (rows, width) in enumerate(shapes):
-            if time.monotonic() - started > seconds:
+            if time.process_time() - started > seconds:
                 return done, len(shapes)
             self.call(*pad([np.full(width, self._pad_id, dtype=np.int32)], self._pad_id, (rows, width)))
         return len(shapes), len(shapes)
