@@ -121,7 +121,8 @@ def _texts(
     order = np.random.default_rng(seed).permutation(len(texts))
     tenth = min(200, len(texts) // 10)
     apart = len(texts) >= 20 * _LEAST_TEXTS  # with few texts, all judge, and calibrate as well
-    judging = sorted(order[tenth:] if apart else order)[: most or len(order)]
+    # Drawn before they are put in order: the first texts of a file may all be of one kind.
+    judging = sorted((order[tenth:] if apart else order)[: most or len(order)])
     encoder = Tokens(loaded.tokenizer_json, plan)
     encoded = encoder.encode([texts[i] for i in judging])
     calibrating = as_rows(encoder.encode([texts[i] for i in order[: tenth if apart else 200]]))
