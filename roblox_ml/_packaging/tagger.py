@@ -46,16 +46,14 @@ def from_tagger(
             fix='labels=["O", "B-PER", "I-PER", …], in the order used in training',
         )
     frozen = frozen_copy(model, names)
-    room = _siblings.load("roblox_ml_serving.text.optimize.plain")
-    source = _siblings.load("roblox_ml_serving.text.optimize.source")
+    room = _siblings.load("roblox_ml_serving.text.optimize")
     work = Path(tempfile.mkdtemp(prefix="rml-tagger-"))
     try:
         (work / "model").mkdir()
         tokenizer_file(tokenizer, examples, work / "model" / "tokenizer.json", max_length)
         text = (work / "model" / "tokenizer.json").read_text("utf-8")
-        room.write_plain(
-            source.Source(model=frozen, tokenizer_json=text, labels=tuple(names), max_length=max_length), work
-        )
+        source = room.Source(model=frozen, tokenizer_json=text, labels=tuple(names), max_length=max_length)
+        room.write_plain(source, work)
         checkpoint_into(frozen, tokenizer, work / "model" / "hf")
         return write_text_package(work, examples, metrics=metrics, path=path)
     finally:

@@ -16,7 +16,8 @@ _STYLE = (
     "body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#1f2933}"
     "h1{font-size:1.4rem}h2{font-size:1.05rem;margin:2rem 0 .4rem}svg{max-width:100%;height:auto}svg text{font-size:11px;fill:#3e4c59}"
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.25rem .7rem;text-align:right;"
-    "border-bottom:1px solid #dde3e8;vertical-align:top}td:first-child,th:first-child,td.text,th.text{text-align:left}"
+    "border-bottom:1px solid #dde3e8;vertical-align:top}td:first-child,th:first-child,td.why{text-align:left}"
+    "td{white-space:nowrap}td.why{padding-left:2rem}"
     "tr.chosen td{background:#eaf3ea;font-weight:600}tr.refused td{color:#7b8794}.plots{display:flex;flex-wrap:wrap;gap:1.5rem}"
     "p.note{color:#52606d}.big{font-size:1.9rem;font-weight:650}.facts{display:flex;gap:2.5rem;flex-wrap:wrap;margin:1rem 0}"
 )
@@ -78,15 +79,14 @@ def _table(report: Row) -> str:
         "texts/s/core",
         "served/s",
         "MB",
-        "",
     )
     body = []
-    for row in report["candidates"]:
+    for row in sorted(report["candidates"], key=lambda row: (not row.get("chosen"), not row.get("allowed"))):
         kind = "chosen" if row.get("chosen") else "" if row.get("allowed") else "refused"
         best = max(row.get("throughput", {}).values(), default=None)
         served = row.get("served")
         cells = (
-            row["name"],
+            row["name"] + (" (chosen)" if row.get("chosen") else ""),
             _number(row.get("f1"), 4),
             _points(row.get("f1_drop")),
             _interval(row),
@@ -97,13 +97,12 @@ def _table(report: Row) -> str:
             _number(best, 0),
             _number(served["per_second"], 0) if served else "",
             _number(row["bytes"] / 1e6, 0) if row.get("bytes") else "",
-            row.get("refused") or ("chosen" if row.get("chosen") else ""),
         )
-        tail = f'<td class="text">{html.escape(cells[-1])}</td>'
-        body.append(
-            f'<tr class="{kind}">' + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells[:-1]) + tail + "</tr>"
-        )
-    names = "".join(f"<th>{html.escape(name)}</th>" for name in head[:-1]) + '<th class="text"></th>'
+        body.append(f'<tr class="{kind}">' + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+        if row.get("refused"):
+            why = f"refused: {row['refused']}"
+            body.append(f'<tr class="refused"><td class="why" colspan="{len(head)}">{html.escape(why)}</td></tr>')
+    names = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     return f"<table><thead><tr>{names}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
