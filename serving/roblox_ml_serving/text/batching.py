@@ -23,6 +23,7 @@ from typing import Any
 
 __all__ = ["SHARE", "TARGET_US", "Batch", "Cost", "Queue", "Row"]
 
+BATCH_US = 500.0  # what a batch costs the door and the model server beside the engine's work
 TARGET_US, MOST_US = 25_000.0, 100_000.0
 SHARE = 2.0  # a request with many rows gets a half of the machine while others ask, all of it while nobody does
 _FOLLOW = 0.1  # weight of the newest measurement in the correction
@@ -173,8 +174,11 @@ class Queue:
             wider = max(width, own)
             while (head := self._head(own)) is not None and (until is None or head.due <= until):
                 rows = len(taken) + 1
-                if rows * wider > self._batch_tokens or self.cost.batch_us(rows, wider) > full_us:
+                together_us = self.cost.batch_us(rows, wider)
+                if rows * wider > self._batch_tokens or together_us > full_us:
                     break
+                if together_us > self.cost.batch_us(rows - 1, width) + self.cost.batch_us(1, own) + BATCH_US:
+                    break  # padding would cost more than a batch of its own
                 taken.append(self._pop(own))
                 width = wider
         return width

@@ -143,7 +143,7 @@ def test_small_requests_pass_a_large_one() -> None:
 
 def test_company_is_of_the_same_length_before_the_nearest_one_of_the_bucket() -> None:
     queue = queue_of(call_us=0, token_us=100)
-    first, near, far, same, other = (Row(b"", length) for length in (12, 13, 16, 12, 8))
+    first, near, far, same, other = (Row(b"", length) for length in (12, 13, 14, 12, 8))
     for row in (first, other, far, near, same):
         queue.add([row], 0.0)
     batch = queue.take(1.0)
@@ -211,3 +211,15 @@ def test_rows_that_the_engine_pads_to_one_width_travel_in_the_order_they_came() 
     assert batch is not None
     assert (list(batch.rows), batch.width) == ([rows[0], rows[1], rows[3], rows[2]], 16)
     assert batch.padding == 1 - (16 + 13 + 12 + 15) / 64
+
+
+def test_padding_never_costs_more_than_a_batch_of_its_own() -> None:
+    queue = queue_of(call_us=1000, token_us=100)
+    short, long = rows_of(*[9] * 8), Row(b"long", 16)
+    for row in (*short, long):
+        queue.add([row], 0.0)
+    batch = queue.take(1.0)
+    assert batch is not None and list(batch.rows) == short  # eight rows of seven more tokens each: 5.6 ms for nothing
+    queue.add([short[0]], 0.0)
+    batch = queue.take(1.0)
+    assert batch is not None and set(batch.rows) == {short[0], long}  # one such row is cheaper than one more call
