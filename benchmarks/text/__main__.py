@@ -18,7 +18,8 @@ from typing import Any
 
 from roblox_ml_core.settings import HomeSettings
 from roblox_ml_serving.backends.rml_text_plan import read_plan
-from roblox_ml_serving.trial.page import page, tables, text
+from roblox_ml_serving.trial import LoadResult, TrialStack, closed_loop, rest_texts
+from roblox_ml_serving.trial.page import Table, page, tables, text
 from roblox_ml_serving.trial.results import document, line, store
 from roblox_ml_serving.trial.rounds import Pool, Rounds, WorkerFailed
 from roblox_ml_serving.trial.scenarios import BASELINE, LESS_CPU, Scenario
@@ -26,7 +27,7 @@ from roblox_ml_serving.trial.textbench import ALONE, BATCHED, TextBench, command
 
 from .corpora import MAX_LENGTH, sentiment
 from .models import trained
-from .ours import BUDGET, Optimised, judged, optimised
+from .ours import BUDGET, Optimised, judged, labels_of, optimised
 
 Say = Callable[[str], None]
 OURS, DEEP, SMALL, ENTITIES = "distilbert-768x6", "bert-768x12", "minilm-l6", "minilm-l6-entities"
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.full and not chosen.no_peers:
         extra["peers"], ratios = peers(ours, rows, say)
         keys |= ratios
+        print(text([peer_table(extra["peers"])]))
     if chosen.full:
         entities = run(
             models[names.index(ENTITIES)].package, rows, rounds=3, seconds=seconds, article=False, progress=say
@@ -162,12 +164,46 @@ def less_cpu(
 def peers(ours: Optimised, texts: Sequence[str], say: Say) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Other servers with the same weights, in the same rounds as ours."""
     try:
-        from .peers import compare
+        from .peers import measure
     except ImportError as error:
         say(f"peers: not measured ({error})")
         return [], {}
-    rows, ratios = compare(ours, texts, say)
-    return rows, ratios
+    queue = {"max_wait_ms": 10_000, "max_rows": 10_000}
+    with TrialStack({"ours": ours.package}, policy={"cache": {"entries": 0, "bytes": 0}, "queue": queue}) as stack:
+        traffic = rest_texts(stack.rest, "ours", texts)
+
+        def ask(workers: int, seconds: float) -> LoadResult:
+            return closed_loop(traffic, workers=workers, seconds=seconds, warmup=2 * workers, cpu=stack.cpu_seconds)
+
+        rows = measure(ours.checkpoint, ours.package, texts, labels_of(ours, texts[:50]), others={"ours": ask}, say=say)
+    return rows, peer_ratios(rows)
+
+
+def peer_ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Ours against the best of the peers as their documentation has them, the article's recipe, and the best with our engine."""
+    rate = {row["peer"]: row["requests_per_s"] for row in rows if not row.get("error")}
+    against = {
+        "ratio_rps_vs_best_default_peer": [row["peer"] for row in rows if row.get("default")],
+        "ratio_rps_vs_seed_recipe": ["seed"],
+        "ratio_rps_vs_best_peer_same_engine": ["best_peer_same_engine"],
+    }
+    best = {key: max((rate[name] for name in names if name in rate), default=0.0) for key, names in against.items()}
+    return {key: rate["ours"] / value for key, value in best.items() if value and "ours" in rate}
+
+
+def peer_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One line each; a peer that did not start says why."""
+    columns = ("server", "texts/s", "CPU ms/text", "p50 ms", "p99 ms", "agreement", "settings")
+    cells = []
+    for row in rows:
+        if row.get("error"):
+            cells.append((row["peer"], "-", "-", "-", "-", "-", str(row["error"])[:80]))
+            continue
+        figures = (
+            f"{row[key]:.4g}" for key in ("requests_per_s", "cpu_ms_per_inference", "p50_ms", "p99_ms", "agreement")
+        )
+        cells.append((row["peer"], *figures, str(row.get("settings", ""))[:80]))
+    return ("Peers: same weights, same texts, same generator, rounds take turns", columns, cells)
 
 
 def targets(keys: Mapping[str, Any]) -> tuple[str, Sequence[str], list[tuple[str, ...]]]:

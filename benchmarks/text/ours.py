@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from .corpora import sentiment
 from .entities import silver
 from .models import TrainedModel, trained
 
-__all__ = ["BUDGET", "Optimised", "judged", "optimised"]
+__all__ = ["BUDGET", "Optimised", "judged", "labels_of", "optimised"]
 
 BUDGET = 0.005
 QUICK_ENGINES, QUICK_TEXTS = ("openvino-int8",), 500
@@ -116,6 +116,16 @@ def judged(model: Optimised, count: int = 400) -> dict[str, float]:
     reference, ours = counts(plan.engines[-1]), counts(plan.engines[0])
     drop = judge.drop(reference, ours)
     return {"f1": judge.f1(ours), "f1_drop": drop.drop, "f1_drop_low": drop.low, "f1_drop_high": drop.high}
+
+
+def labels_of(model: Optimised, texts: Sequence[str]) -> list[str]:
+    """What the float32 model says about these texts."""
+    folder = model.package / "model"
+    plan = read_plan((folder / "text.json").read_bytes())
+    encoded = Tokens((folder / "tokenizer.json").read_text("utf-8"), plan).encode(texts)
+    engine = open_engine(plan.engines[-1], folder, plan)
+    answers = engine.run([np.frombuffer(row.ids, dtype="<i4") for row in encoded])
+    return [plan.labels[int(row.argmax())] for row in answers]
 
 
 def held_out(model: TrainedModel) -> tuple[list[str], list[Any]]:
