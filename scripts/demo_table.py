@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,13 @@ def show(console: Console, run: Any, version: Any, checks: Any, folder: Path, se
         "agreement",
         ", ".join(f"{way} {off:.0e}" for way, off in checks.furthest.items()) + " from the model in this process",
     )
+    if report := _optimised(run):
+        served = next((row["served"] for row in report["candidates"] if row.get("chosen")), None)
+        facts.add_row(
+            "on CPUs", f"[bold]{report['chosen']}[/bold]: [bold]{report['speedup_vs_fp32']:.1f} x[/bold] float32, F1 "
+            f"{-100 * report['f1_drop']:+.2f} points ({-100 * report['f1_drop_high']:+.2f} to {-100 * report['f1_drop_low']:+.2f})"
+            + (f", {served['per_second']:.0f} texts/s served" if served else ""),
+        )  # fmt: skip
     for way, (p50, p99) in checks.latency_ms.items():
         facts.add_row(f"latency {way}", f"p50 {p50:.1f} ms, p99 {p99:.1f} ms over 500 requests of one text")
     facts.add_row("whole demo", f"{seconds:.0f} s")
@@ -60,6 +68,16 @@ def show(console: Console, run: Any, version: Any, checks: Any, folder: Path, se
         console.print()
         console.print(table)
     console.print()
+
+
+def _optimised(run: Any) -> dict[str, Any] | None:
+    """What the optimiser measured, where the run has such a step."""
+    try:
+        file = run.outputs["optimize"].path / "report.json"
+    except KeyError:
+        return None
+    report: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return report
 
 
 def _places(folder: Path, run: Any) -> list[tuple[str, str]]:

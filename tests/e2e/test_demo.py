@@ -23,7 +23,7 @@ EDITS = {
     "frame = data.to_pandas()": "frame = data.to_pandas().sample(320, random_state=0)",
     "gate=rml.gate(f1=0.68, gain_low=0.0)": "gate=rml.gate(f1=0.05)",
 }
-STEPS = {"dataset-comments", "dataset-minilm-l6", "prepare", "baselines", "train", "evaluate"}
+STEPS = {"dataset-comments", "dataset-minilm-l6", "prepare", "baselines", "train", "evaluate", "optimize"}
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -85,7 +85,7 @@ def test_the_demo_asks_every_door_and_admits_what_it_missed(workplace: Path) -> 
     assert code == 1, output
     assert "missed: macro-F1" in output
     assert "away from the model in this process" not in output, "REST, gRPC and curl agree to 1e-4"
-    for said in ("curl: 'gg, well played!' →", "latency REST", "latency gRPC", "version 1, sha256", "stack stopped"):
+    for said in ("curl: 'gg, well played!' →", "latency REST", "latency gRPC", "x float32, F1", "version 1, sha256", "stack stopped"):
         assert said in output, output
     assert set(states(workplace)) >= STEPS
     assert set(states(workplace).values()) == {"SUCCEEDED"}
@@ -103,5 +103,5 @@ def test_an_edited_cell_runs_its_step_and_what_depends_on_it(workplace: Path) ->
     edit(workplace / "example", {"error=0.25": "error=0.3"})
     output = demo(workplace)[1]
     found = states(workplace)
-    assert {step for step in STEPS if found[step] == "SUCCEEDED"} == {"train", "evaluate"}, output
+    assert {step for step in STEPS if found[step] == "SUCCEEDED"} == {"train", "evaluate", "optimize"}, output
     assert version(output) == 2
