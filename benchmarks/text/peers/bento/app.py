@@ -8,7 +8,9 @@ from classifier import BATCH, open_classifier
 LARGEST = BATCH if os.environ["PEER_ENGINE"] == "torch" else 32
 
 
-@bentoml.service(workers=int(os.environ["PEER_WORKERS"]), traffic={"timeout": 60}, logging={"access": {"enabled": False}})
+@bentoml.service(
+    workers=int(os.environ["PEER_WORKERS"]), traffic={"timeout": 60}, logging={"access": {"enabled": False}}
+)
 class Classifier:
     def __init__(self) -> None:
         self.classifier = open_classifier()

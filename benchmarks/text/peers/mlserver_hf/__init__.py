@@ -13,7 +13,7 @@ from ..server import HERE, TORCH, Job, Launch, Peer, free_port, interpreter
 
 __all__ = ["PEER"]
 
-ARGUMENT = "args"  # the runtime's name for a pipeline's input
+ARGUMENT = "array_inputs"  # the runtime's name for inputs that adaptive batching puts together; "args" would become many arguments
 
 
 def launch(job: Job) -> Launch:

@@ -1,7 +1,8 @@
 """The runtimes, in MLServer's own interpreter: its Hugging Face one, and one with our engine.
 
-Its Hugging Face runtime imports Optimum's pipelines, and they an ONNX exporter that the PyTorch of today has left behind. Nothing is
-exported here (`optimum_model` is off), so an empty module stands for them.
+Its Hugging Face runtime imports Optimum's pipelines, and they an ONNX exporter that the PyTorch of today has left behind; and
+transformers' class of conversations, which is gone. Nothing is exported here (`optimum_model` is off) and nobody converses, so empty
+names stand for them; what computes is unchanged.
 """
 
 import json
@@ -11,6 +12,11 @@ import types
 optimum_pipelines = types.ModuleType("optimum.pipelines")
 optimum_pipelines.__dict__.update(pipeline=None, ORT_SUPPORTED_TASKS={})
 sys.modules["optimum.pipelines"] = optimum_pipelines
+
+import transformers.pipelines  # noqa: E402
+
+if not hasattr(transformers.pipelines, "Conversation"):
+    transformers.pipelines.Conversation = type("Conversation", (), {})
 
 import torch  # noqa: E402
 from classifier import open_classifier  # noqa: E402

@@ -37,7 +37,11 @@ def main() -> None:
     # Sockets below the temporary folder have paths of at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as place:
         ray.init(
-            num_cpus=WORKERS, include_dashboard=False, object_store_memory=100 << 20, _temp_dir=place, log_to_driver=True
+            num_cpus=WORKERS,
+            include_dashboard=False,
+            object_store_memory=100 << 20,
+            _temp_dir=place,
+            log_to_driver=True,
         )
         serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ["PEER_PORT"])})
         serve.run(Classifier.bind(), route_prefix="/classify")
