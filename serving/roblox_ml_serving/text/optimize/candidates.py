@@ -57,6 +57,8 @@ class Workshop:
         return KNOWN[name](self, attempt)
 
     def _fp32(self, attempt: int) -> Built | None:
+        if attempt:
+            return None
         folders.to_onnx(self.graph, self.folder(FALLBACK))
         return Built(FALLBACK, "onnxruntime", "fp32")
 
