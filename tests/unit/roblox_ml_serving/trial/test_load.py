@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import threading
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from roblox_ml_serving.trial import Traffic, closed_loop, open_loop, rest_json, rest_texts
-from roblox_ml_serving.trial.generator import arrivals, quantile
+from roblox_ml_serving.trial.generator import Recorder, arrivals, opened, quantile
 from roblox_ml_serving.trial.load import LoadFailed
 
 
@@ -58,7 +59,7 @@ def test_a_closed_loop_asks_as_often_as_told_and_counts_what_came(server) -> Non
     assert (found.answered, found.refused, found.failed) == (20, 10, 10)
     assert found.answers == (b'"a"', b'"busy"', b"", b'"d"')
     assert found.cpu == {"server": 2.5} and found.cpu_ms_per_inference == pytest.approx(125)
-    assert 0 < found.p50_ms <= found.p99_ms <= found.max_ms
+    assert 0 < found.p50_ms <= found.p99_ms <= found.max_ms and found.refused_p99_ms > 0
     json.dumps(found.to_json())
 
 
@@ -68,6 +69,17 @@ def test_an_open_loop_sends_what_is_due_whatever_the_server_does(server) -> None
     assert found.requests == due == len(server.seen)
     assert found.answered == (due + 1) // 2 and found.refused == due // 2
     assert found.offered_per_second == 300
+
+
+def test_a_latency_counts_from_the_moment_the_request_was_due() -> None:
+    async def at_once(_: bytes) -> tuple[str, bytes]:
+        return "200", b""
+
+    recorder = Recorder(0)
+    plan = {"rate": 20, "seconds": 2.0, "seed": 1}
+    asyncio.run(opened(at_once, [b"1"], plan, recorder))
+    # From the start of the load the last one would have taken its whole moment, about two seconds.
+    assert len(recorder.answered) == len(arrivals(20, 2.0, 1)) and recorder.answered[-1] < 1000
 
 
 def test_nobody_listening_is_counted_not_raised(free_port) -> None:
