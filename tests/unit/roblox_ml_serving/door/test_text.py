@@ -300,19 +300,26 @@ def test_nothing_is_cached_unless_the_policy_says_so(with_text) -> None:
 
 def test_one_large_request_is_answered_and_small_ones_pass_it(with_text) -> None:
     async def scenario(world) -> None:
-        world.model.before = lambda: asyncio.sleep(0.004)
+        gate = world.model.close()
         words = WORDS[4:]
-        texts = [" ".join(words[(i // 7**k) % 7] for k in range(5)) for i in range(3000)]
-        large = asyncio.ensure_future(ask(world, texts, headers={"x-rml-timeout-ms": "50000"}))
-        await asyncio.sleep(0.3)
-        for _ in range(20):
-            assert (await ask(world, ["love"])).status_code == 200
-        assert not large.done()
+        texts = [" ".join(words[(i // 7**k) % 7] for k in range(8)) for i in range(4000)]
+        headers = {"x-rml-timeout-ms": "600000"}
+        large = asyncio.ensure_future(ask(world, texts, headers=headers))
+        while metric(await metrics(world), "rml_door_text_queue_rows") < 3000:
+            await asyncio.sleep(0.01)
+        small = asyncio.ensure_future(ask(world, ["love"], headers=headers))
+        while metric(await metrics(world), 'rml_door_in_flight{endpoint="t"') < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        gate.set()
+        assert (await small).status_code == 200
         answer = (await large).json()
         expected = np.stack([scores_of(text) for text in texts[::500]])
         assert np.allclose(np.reshape(answer["outputs"][1]["data"], (-1, 2))[::500], expected, atol=1e-6)
+        (turn,) = [n for n, batch in enumerate(world.model.batches) if tuple(ids_of("love")) in batch]
+        assert turn < len(world.model.batches) / 2
 
-    with_text(scenario)
+    with_text(scenario, policy={"queue": {"max_wait_ms": 600_000}})
 
 
 def test_a_line_that_is_too_long_is_told_at_once_with_a_time_to_come_back(with_text) -> None:
@@ -370,7 +377,9 @@ def test_a_client_that_hangs_up_frees_its_rows(with_text, protocol) -> None:
             host, _, port = world.url.removeprefix("http://").partition(":")
             _, writer = await asyncio.open_connection(host, int(port))
             writer.write(
-                b"POST /v2/models/t/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(content) + content
+                b"POST /v2/models/t/infer HTTP/1.1\r\nhost: x\r\nx-rml-timeout-ms: 900000\r\ncontent-length: %d\r\n\r\n"
+                % len(content)
+                + content
             )
             leave = writer.transport.abort
         else:
