@@ -7,6 +7,7 @@ the known-answer check) sends TEXT through the public model. Both go through the
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
         instance = args.get("model_instance_name", "")
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # an instance has one core
         pinned = pin(instance, parameters)
         model = Path(args["model_repository"]) / str(args["model_version"]) / "package" / "model"
         self.plan = rml_text_plan.read_plan((model / "text.json").read_bytes())
@@ -93,23 +95,22 @@ class TritonPythonModel:
         answers: list[Any] = list(asked)
         good = [i for i, request in enumerate(asked) if isinstance(request, Asked)]
         try:
-            self.together(answers, good)
+            found = self.together([answers[i] for i in good])
         except Exception as error:
-            for i in good:
-                try:
-                    answers[i] = asked[i]
-                    if len(good) == 1:
-                        raise error
-                    self.together(answers, [i])
-                except Exception as own:
-                    answers[i] = own
+            found = [error] if len(good) == 1 else [self.alone(answers[i]) for i in good]
+        for i, outputs in zip(good, found):  # noqa: B905 - the same length by construction
+            answers[i] = outputs
         return answers
 
-    def together(self, answers: list[Any], which: Sequence[int]) -> None:
-        logits = iter(self.engine.run([row for i in which for row in answers[i].rows]))
-        done = {i: self.outputs(answers[i], [next(logits) for _ in answers[i].rows]) for i in which}
-        for i, outputs in done.items():
-            answers[i] = outputs
+    def alone(self, asked: Asked) -> Any:
+        try:
+            return self.together([asked])[0]
+        except Exception as error:
+            return error
+
+    def together(self, asked: Sequence[Asked]) -> list[Any]:
+        logits = iter(self.engine.run([row for request in asked for row in request.rows]))
+        return [self.outputs(request, [next(logits) for _ in request.rows]) for request in asked]
 
     def outputs(self, asked: Asked, logits: list[Any]) -> dict[str, Any]:
         labels = self.plan.labels

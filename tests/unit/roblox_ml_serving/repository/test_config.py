@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 from roblox_ml_core.package import DATATYPES, Examples, ModelPackage, Signature, TensorSpec, write
-from roblox_ml_serving.repository import Options, batch_config, config_pbtxt, public_config
+from roblox_ml_serving.repository import Options, batch_config, config_pbtxt, public_config, warmup_files
 from roblox_ml_serving.repository.pbtxt import Enum, render
 from tritonclient.grpc import model_config_pb2
 
@@ -102,3 +104,34 @@ def test_rendering_is_strict_and_readable() -> None:
     )
     with pytest.raises(TypeError, match="no place"):
         render({"a": 1.5})  # type: ignore[dict-item]
+
+
+def test_a_text_model_takes_texts_or_ids_and_warms_up_every_bucket(tmp_path: Path) -> None:
+    plan = {
+        "schema": 1, "task": "sequence", "labels": ["a", "b", "c"], "max_length": 24, "buckets": [8, 24], "batch_tokens": 50,
+        "engines": [{"name": "x", "runtime": "onnxruntime", "folder": "engines/x", "precision": "fp32"}],
+    }  # fmt: skip
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "text.json").write_text(json.dumps(plan))
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    package = write(tmp_path, format="text-cpu", signature=SIGNATURE, labels=["a", "b", "c"], options={})
+    config = parse(batch_config(package, "clf", 3, Options(instances=2, pin=True)))
+    assert [(t.name, list(t.dims), t.optional, t.allow_ragged_batch) for t in config.input] == [
+        (name, [-1], True, True) for name in ("TEXT", "IDS", "LENGTHS")
+    ]
+    assert [(t.name, list(t.dims)) for t in config.output] == [
+        ("label", [-1]), ("scores", [-1, 3]), ("LOGITS", [-1, 3]),
+    ]  # fmt: skip
+    assert config.parameters["rml.pin"].string_value == "cores"
+    files = warmup_files(package)
+    sent = {
+        warmup.name: [
+            np.frombuffer(files[warmup.inputs[key].input_data_file], "<i4").tolist() for key in ("IDS", "LENGTHS")
+        ]
+        for warmup in config.model_warmup
+    }
+    assert sent == {"bucket-8": [[0] * 32, [8] * 4], "bucket-24": [[0] * 48, [24] * 2]}
+    # What clients see knows nothing of ids.
+    public = parse(public_config(package, "clf", 3))
+    assert ([t.name for t in public.input], [t.name for t in public.output]) == (["TEXT"], ["label", "scores"])
+    assert "rml.pin" not in parse(batch_config(package, "clf", 3, Options())).parameters
