@@ -1,6 +1,7 @@
 """`rml.distill`: a smaller, quicker text classifier that answers as its teacher does.
 
-    student = rml.distill(teacher, rml.dataset("comments"), layers=3)
+    student = rml.distill(teacher, rml.dataset("comments"), layers=3)     # in a notebook: now, with progress
+    student = rml.distill(teacher, split.train, layers=3)                 # in a pipeline: a step with an environment of its own
 
 The data needs no labels: the teacher gives them. Labels that are there are used as well.
 """
@@ -11,14 +12,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._artifacts import Dataset, Model
 from .errors import PackageError
 
 if TYPE_CHECKING:
-    from ._artifacts import Model
     from ._distilling import Plan
 
-__all__ = ["distill"]
+__all__ = ["CARRIES", "IMPORTS", "distill", "step"]
 
+#: What the step imports, and what of this project travels with it (a tagger is packaged with the serving package's help).
+IMPORTS = frozenset(
+    {
+        "numpy", "onnx", "onnxruntime", "onnxscript", "pandas", "pyarrow", "safetensors", "tokenizers", "torch", "transformers",
+    }
+)  # fmt: skip
+CARRIES = ("roblox_ml_serving",)
 _HELD_OUT, _HELD_OUT_MOST = 0.1, 2000
 _EXAMPLES = 3
 
@@ -47,7 +55,7 @@ def distill(
     rate: float = 1e-4,
     seed: int = 7,
     progress: Callable[[str], None] = print,
-) -> Model:
+) -> Any:
     """A student of the teacher's family, with `layers` of its layers (default: half), packaged like any other model.
 
     `teacher`: an `rml.Model` made by `from_transformers`, its folder, a folder with a Hugging Face checkpoint, or the pair
@@ -56,6 +64,18 @@ def distill(
     A tenth of the texts, 2,000 at most, is held out: the model's metrics say how often student and teacher agree there
     (`teacher_agreement`) and, with labels, the accuracy of both.
     """
+    from ._graph.trace import current
+
+    tracing = current()
+    if tracing is not None:
+        from ._graph.distilling import distill_task
+        from ._graph.where import here
+
+        settings = {
+            "layers": 0 if layers is None else layers, "epochs": epochs, "temperature": temperature, "soft": soft, "text": text,
+            "label": label, "max_length": 0 if max_length is None else max_length, "batch": batch, "rate": rate, "seed": seed,
+        }  # fmt: skip
+        return distill_task(tracing, here(), teacher, data, settings)
     from ._distilling import Plan
     from ._labelled import labelled
 
@@ -64,6 +84,28 @@ def distill(
     rows = labelled(data, text, label)
     limit = max_length or known.max_length or 128
     return _distilled(known, rows.texts, rows.labels, plan, layers, limit, examples, progress)
+
+
+def step(
+    teacher: Model,
+    data: Dataset,
+    layers: int,
+    epochs: float,
+    temperature: float,
+    soft: float,
+    text: str,
+    label: str,
+    max_length: int,
+    batch: int,
+    rate: float,
+    seed: int,
+) -> Model:
+    """The pipeline's step; 0 layers or tokens are the defaults."""
+    student: Model = distill(
+        teacher, data, layers=layers or None, epochs=epochs, temperature=temperature, soft=soft, text=text, label=label,
+        max_length=max_length or None, batch=batch, rate=rate, seed=seed,
+    )  # fmt: skip
+    return student
 
 
 def _distilled(
@@ -78,7 +120,6 @@ def _distilled(
 ) -> Model:
     import numpy as np
 
-    from ._artifacts import Model
     from ._distilling import student_of, teach
     from ._text_training import logits_of
 

@@ -34,10 +34,12 @@ def layers_of(model: Any) -> Any:
 
 def rates(model: Any, body: float, head: float, decay: float = 0.9) -> list[dict[str, Any]]:
     """AdamW's groups: lower layers learn slower, the head at its own rate; word embeddings do not learn."""
-    layers: Any = layers_of(model)
+    layers = layers_of(model)
     model.base_model.embeddings.requires_grad_(False)
     last = len(layers) - 1
-    groups = [{"params": list(layer.parameters()), "lr": body * decay ** (last - i)} for i, layer in enumerate(layers)]
+    groups: list[dict[str, Any]] = [
+        {"params": list(layer.parameters()), "lr": body * decay ** (last - i)} for i, layer in enumerate(layers)
+    ]
     known = {id(parameter) for group in groups for parameter in group["params"]}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
     return [*groups, {"params": rest, "lr": head}]

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 import roblox_ml as rml
+from roblox_ml._build import prepare
 from roblox_ml._distilling import Plan, chosen_layers, student_of, teach
 from roblox_ml._labelled import labelled
 from roblox_ml._text_training import layers_of, logits_of, padded, similar_lengths
@@ -209,3 +211,30 @@ def test_an_epoch_of_batches_has_every_text_once(lengths: list[int], batch: int)
         if len(seen) >= len(lengths):
             break
     assert sorted(seen) == list(range(len(lengths)))
+
+
+@rml.step
+def load() -> rml.Dataset:
+    return rml.Dataset()
+
+
+@rml.step
+def train(data: rml.Dataset) -> rml.Model:
+    return rml.Model()
+
+
+@rml.pipeline
+def smaller(depth: int = 2):
+    data = load()
+    rml.distill(train(data), data, layers=depth, epochs=2)
+
+
+def test_in_a_pipeline_it_is_a_step_of_ours_with_an_environment_of_its_own() -> None:
+    built = prepare(smaller)
+    ref = built.steps["distill"]
+    assert ref.entry == "roblox_ml._distill:step"
+    assert "\ntorch==" in "\n" + built.blobs[ref.lock].decode()
+    ir = next(yaml.safe_load_all(built.ir))
+    given = ir["root"]["dag"]["tasks"]["distill"]["inputs"]["parameters"]
+    assert given["layers"] == {"componentInputParameter": "depth"}
+    assert given["epochs"]["runtimeValue"]["constant"] == 2
