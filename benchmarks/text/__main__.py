@@ -18,8 +18,7 @@ from typing import Any
 
 from roblox_ml_core.settings import HomeSettings
 from roblox_ml_serving.backends.rml_text_plan import read_plan
-from roblox_ml_serving.trial import LoadResult, TrialStack, closed_loop, rest_texts
-from roblox_ml_serving.trial.page import Table, page, tables, text
+from roblox_ml_serving.trial.page import page, tables, text
 from roblox_ml_serving.trial.results import document, line, store
 from roblox_ml_serving.trial.rounds import Pool, Rounds, WorkerFailed
 from roblox_ml_serving.trial.scenarios import BASELINE, LESS_CPU, Scenario
@@ -27,7 +26,7 @@ from roblox_ml_serving.trial.textbench import ALONE, BATCHED, TextBench, command
 
 from .corpora import MAX_LENGTH, sentiment
 from .models import trained
-from .ours import BUDGET, Optimised, judged, labels_of, optimised
+from .ours import BUDGET, Optimised, judged, optimised
 
 Say = Callable[[str], None]
 OURS, DEEP, SMALL, ENTITIES = "distilbert-768x6", "bert-768x12", "minilm-l6", "minilm-l6-entities"
@@ -52,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.text", description=__doc__)
     parser.add_argument("--full", action="store_true", help="all models, more rounds, peers")
     parser.add_argument("--no-peers", action="store_true", help="full, without the peers")
+    parser.add_argument(
+        "--reuse", action="store_true", help="full, with models optimised before (python -m benchmarks.text.ours)"
+    )
+    parser.add_argument("--peer-rounds", type=int, default=2, help="full: how often every peer is started and asked")
     parser.add_argument("--rounds", type=int, default=0, help="rounds in which everything takes its turn")
     parser.add_argument("--seconds", type=float, default=0.0, help="how long a turn takes")
     parser.add_argument("--html", type=Path, help="write a page with plots")
@@ -62,9 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"[{time.monotonic() - started:5.0f} s] {what}", flush=True)
 
     names = [OURS, SMALL, DEEP, ENTITIES] if chosen.full else [OURS, SMALL]
-    models = [optimised(name, again=chosen.full, quick=not chosen.full, progress=say) for name in names]
+    anew = chosen.full and not chosen.reuse
+    models = [optimised(name, again=anew, quick=not anew, progress=say) for name in names]
     # Whatever was optimised when: this run's claim rests on this run's answers.
-    proofs = {model.name: model.report if chosen.full else judged(model) for model in models}
+    proofs = {model.name: model.report if anew else judged(model) for model in models}
     for name, proof in proofs.items():
         low, high = proof["f1_drop_low"], proof["f1_drop_high"]
         say(f"{name}: F1 {proof['f1']:.4f}, drop {proof['f1_drop']:+.4f} [{low:+.4f}, {high:+.4f}]")
@@ -84,9 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keys |= less_cpu(ours, rows, bench, rounds, seconds, say)
     extra: dict[str, Any] = {}
     if chosen.full and not chosen.no_peers:
-        extra["peers"], ratios = peers(ours, rows, say)
+        extra["peers"], ratios = peers(ours, rows, chosen.peer_rounds, say)
         keys |= ratios
-        print(text([peer_table(extra["peers"])]))
     if chosen.full:
         entities = run(
             models[names.index(ENTITIES)].package, rows, rounds=3, seconds=seconds, article=False, progress=say
@@ -161,49 +164,16 @@ def less_cpu(
     return found
 
 
-def peers(ours: Optimised, texts: Sequence[str], say: Say) -> tuple[list[dict[str, Any]], dict[str, float]]:
+def peers(
+    ours: Optimised, texts: Sequence[str], rounds: int, say: Say
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Other servers with the same weights, in the same rounds as ours."""
     try:
-        from .peers import measure
+        from .peers.compare import compare
     except ImportError as error:
         say(f"peers: not measured ({error})")
         return [], {}
-    queue = {"max_wait_ms": 10_000, "max_rows": 10_000}
-    with TrialStack({"ours": ours.package}, policy={"cache": {"entries": 0, "bytes": 0}, "queue": queue}) as stack:
-        traffic = rest_texts(stack.rest, "ours", texts)
-
-        def ask(workers: int, seconds: float) -> LoadResult:
-            return closed_loop(traffic, workers=workers, seconds=seconds, warmup=2 * workers, cpu=stack.cpu_seconds)
-
-        rows = measure(ours.checkpoint, ours.package, texts, labels_of(ours, texts[:50]), others={"ours": ask}, say=say)
-    return rows, peer_ratios(rows)
-
-
-def peer_ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Ours against the best of the peers as their documentation has them, the article's recipe, and the best with our engine."""
-    rate = {row["peer"]: row["requests_per_s"] for row in rows if not row.get("error")}
-    against = {
-        "ratio_rps_vs_best_default_peer": [row["peer"] for row in rows if row.get("default")],
-        "ratio_rps_vs_seed_recipe": ["seed"],
-        "ratio_rps_vs_best_peer_same_engine": ["best_peer_same_engine"],
-    }
-    best = {key: max((rate[name] for name in names if name in rate), default=0.0) for key, names in against.items()}
-    return {key: rate["ours"] / value for key, value in best.items() if value and "ours" in rate}
-
-
-def peer_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One line each; a peer that did not start says why."""
-    columns = ("server", "texts/s", "CPU ms/text", "p50 ms", "p99 ms", "agreement", "settings")
-    cells = []
-    for row in rows:
-        if row.get("error"):
-            cells.append((row["peer"], "-", "-", "-", "-", "-", str(row["error"])[:80]))
-            continue
-        figures = (
-            f"{row[key]:.4g}" for key in ("requests_per_s", "cpu_ms_per_inference", "p50_ms", "p99_ms", "agreement")
-        )
-        cells.append((row["peer"], *figures, str(row.get("settings", ""))[:80]))
-    return ("Peers: same weights, same texts, same generator, rounds take turns", columns, cells)
+    return compare(ours, texts, say, rounds=rounds)
 
 
 def targets(keys: Mapping[str, Any]) -> tuple[str, Sequence[str], list[tuple[str, ...]]]:

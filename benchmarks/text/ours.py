@@ -1,4 +1,6 @@
-"""The benchmark's models, optimised: the trained checkpoint of a name becomes a folder that a trial can serve.
+"""`python -m benchmarks.text.ours [name…]`: the benchmark's models, optimised.
+
+The trained checkpoint of a name becomes a folder that a trial can serve.
 
 Kept below RML_HOME/cache by what goes in (weights, optimiser's source, processor, budget); `again=True` optimises anew, which is
 what a benchmark does with the model it makes claims about.
@@ -10,7 +12,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +28,9 @@ from roblox_ml_serving.trial.packages import TEXT_CPU, text_signature
 
 from .corpora import sentiment
 from .entities import silver
-from .models import TrainedModel, trained
+from .models import NAMES, TrainedModel, trained
 
-__all__ = ["BUDGET", "Optimised", "judged", "labels_of", "optimised"]
+__all__ = ["BUDGET", "Optimised", "judged", "optimised"]
 
 BUDGET = 0.005
 QUICK_ENGINES, QUICK_TEXTS = ("openvino-int8",), 500
@@ -118,16 +121,6 @@ def judged(model: Optimised, count: int = 400) -> dict[str, float]:
     return {"f1": judge.f1(ours), "f1_drop": drop.drop, "f1_drop_low": drop.low, "f1_drop_high": drop.high}
 
 
-def labels_of(model: Optimised, texts: Sequence[str]) -> list[str]:
-    """What the float32 model says about these texts."""
-    folder = model.package / "model"
-    plan = read_plan((folder / "text.json").read_bytes())
-    encoded = Tokens((folder / "tokenizer.json").read_text("utf-8"), plan).encode(texts)
-    engine = open_engine(plan.engines[-1], folder, plan)
-    answers = engine.run([np.frombuffer(row.ids, dtype="<i4") for row in encoded])
-    return [plan.labels[int(row.argmax())] for row in answers]
-
-
 def held_out(model: TrainedModel) -> tuple[list[str], list[Any]]:
     """Texts of documents that no model was trained on, and what is true of them."""
     if model.task == "token":
@@ -144,3 +137,8 @@ def _fingerprint(model: TrainedModel, quick: bool) -> str:
     for file in sorted(Path(next(iter(text.__path__)), "optimize").glob("*.py")):
         whole.update(file.read_bytes())
     return whole.hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    for model_name in sys.argv[1:] or NAMES:
+        print(optimised(model_name, quick=True, progress=print).package)

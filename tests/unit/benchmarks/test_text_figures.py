@@ -7,22 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.text.__main__ import f1_keys, peer_ratios, peer_table, targets
+from benchmarks.text.__main__ import f1_keys, targets
 from benchmarks.text.soak import growth
-
-
-def test_ratios_are_against_the_best_that_started() -> None:
-    row = {"cpu_ms_per_inference": 1.0, "p50_ms": 1.0, "p99_ms": 2.0, "agreement": 1.0, "default": False}
-    rows = [
-        {**row, "peer": "ours", "requests_per_s": 120.0},
-        {**row, "peer": "a", "requests_per_s": 10.0, "default": True},
-        {**row, "peer": "b", "requests_per_s": 20.0, "default": True},
-        {**row, "peer": "c", "requests_per_s": 0.0, "default": True, "error": "not installed"},
-        {**row, "peer": "best_peer_same_engine", "requests_per_s": 80.0},
-    ]
-    assert peer_ratios(rows) == {"ratio_rps_vs_best_default_peer": 6.0, "ratio_rps_vs_best_peer_same_engine": 1.5}
-    assert [cells[-1] for cells in peer_table(rows)[2]].count("not installed") == 1
-    assert peer_ratios(rows[1:]) == {}
 
 
 def test_the_worst_model_is_the_drop_that_counts_and_entities_stand_apart() -> None:
