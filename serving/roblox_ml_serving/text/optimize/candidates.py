@@ -15,10 +15,10 @@ import numpy as np
 from . import folders
 from .source import Loaded
 
-__all__ = ["FALLBACK", "KNOWN", "Built", "Workshop"]
+__all__ = ["CALIBRATION", "FALLBACK", "KNOWN", "Built", "Workshop"]
 
 FALLBACK = "onnxruntime-fp32"
-_CALIBRATION = 200
+CALIBRATION = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Workshop:
         self, loaded: Loaded, graph: Any, root: Path, calibration: Sequence[Any], flags: frozenset[str]
     ) -> None:
         self.loaded, self.graph, self.root, self.flags = loaded, graph, root, flags
-        self.calibration = calibration[:_CALIBRATION]
+        self.calibration = calibration[:CALIBRATION]
         self._openvino: Any = None
 
     def folder(self, name: str) -> Path:

@@ -20,7 +20,7 @@ import numpy as np
 from ...backends.rml_text_plan import Cost, EnginePlan, TextPlan, cpu_flags, write_plan
 from ...backends.rml_text_tokens import Tokens
 from . import judge
-from .candidates import FALLBACK, Built, Workshop, as_rows
+from .candidates import CALIBRATION, FALLBACK, Built, Workshop, as_rows
 from .graph import Generic, NotLean, lean
 from .source import Loaded, OptimizeError, Source
 from .trying import Examination, Texts, Verdict, cpu_model, json_bytes, served
@@ -124,13 +124,13 @@ def _texts(
             f"{len(texts)} texts and {len(labels)} labels: give at least {_LEAST_TEXTS} held-out texts, each with its label"
         )
     order = np.random.default_rng(seed).permutation(len(texts))
-    tenth = min(200, len(texts) // 10)
+    tenth = min(CALIBRATION, len(texts) // 10)
     apart = len(texts) >= 20 * _LEAST_TEXTS  # with few texts, all judge, and calibrate as well
     # Drawn before they are put in order: the first texts of a file may all be of one kind.
     judging = sorted((order[tenth:] if apart else order)[: most or len(order)])
     encoder = Tokens(loaded.tokenizer_json, plan)
     encoded = encoder.encode([texts[i] for i in judging])
-    calibrating = as_rows(encoder.encode([texts[i] for i in order[: tenth if apart else 200]]))
+    calibrating = as_rows(encoder.encode([texts[i] for i in order[: tenth if apart else CALIBRATION]]))
     truth = [labels[i] for i in judging]
     if loaded.task == "token":
         ends = [max((end for _, end in row.offsets or ((0, 0),)), default=0) for row in encoded]
