@@ -75,8 +75,8 @@ def _opener(format: str) -> Callable[[ModelPackage], Predict]:
         opener: Callable[[ModelPackage], Predict] = importlib.import_module(f".{_MODULES[format]}", __name__).open_model
         return opener
     for found in entry_points(group=_GROUP, name=format):
-        opener = found.load()
-        return opener
+        from_elsewhere: Callable[[ModelPackage], Predict] = found.load()
+        return from_elsewhere
     raise PackageError(
         f"nothing here opens a package of format {format!r} in this process",
         hint='pip install "roblox-ml[serving,text]", or deploy the model and ask its endpoint',
