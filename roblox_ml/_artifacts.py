@@ -176,6 +176,10 @@ class Model(Artifact):
         file = self.path / "report.html"
         return HTML(file.read_text("utf-8"), name="report") if file.is_file() else None
 
+    def _repr_html_(self) -> str:
+        report = self.report
+        return super()._repr_html_() + (report._repr_html_() if report is not None else "")
+
 
 class Metrics(Artifact):
     """Named numbers: `rml.Metrics(f1=0.81)`. They live in the metadata, so they travel without a file."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _siblings
+from ._artifacts import HTML
 from ._client import Connection, connect
 from ._model_diff import Diff, code_diff, compare
 from .errors import Conflict, PackageError
@@ -87,6 +88,14 @@ class ModelVersion:
         with connect() as plane:
             detail = plane.registry.version(self.name, self.version)
             return plane.download(detail["manifest"], target, self.digest)
+
+    @property
+    def report(self) -> HTML | None:
+        """The optimiser's report, where `rml.optimize` made this version: every candidate, what it lost, how fast it is."""
+        with connect() as plane:
+            entry = plane.registry.version(self.name, self.version)["manifest"].get("report.html")
+            data = plane.blob(entry["sha256"]) if entry else None
+        return HTML(data.decode("utf-8", "replace"), name="report") if data is not None else None
 
     def load(self) -> Any:
         """The model in this process: an object with `.predict(inputs)`, inputs by name or the one input itself.

@@ -23,6 +23,7 @@ def optimize_task(
     text: Any,
     label: Any,
     engines: Sequence[str] | None,
+    most_texts: int | None,
     seed: Any,
 ) -> Any:
     """A task whose one output is the optimised model."""
@@ -55,6 +56,7 @@ def optimize_task(
         Input("text", ParameterType("STRING")),
         Input("label", ParameterType("STRING")),
         Input("engines", ParameterType("LIST")),
+        Input("most_texts", ParameterType("NUMBER_INTEGER")),
         Input("seed", ParameterType("NUMBER_INTEGER")),
     )
     interface = Interface(inputs, (Output(OUTPUT, ArtifactType("system.Model")),), names=tuple(i.name for i in inputs))
@@ -66,6 +68,7 @@ def optimize_task(
         "text": text,
         "label": label,
         "engines": list(engines or ()),
+        "most_texts": most_texts or 0,
         "seed": seed,
     }
     return tracing.add(component, (), arguments, site, tracing.scope)
