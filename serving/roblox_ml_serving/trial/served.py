@@ -53,7 +53,7 @@ def measure_served(
     *,
     rounds: int = 3,
     seconds: float = 3.0,
-    workers: Sequence[int] = (16, 32),
+    workers: Sequence[int] = (16, 32, 64),
     cache: bool = True,
     instances: int | None = None,
     env: Mapping[str, str] | None = None,
