@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 RML    := $(VENV)/bin/rml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint format bench bench-sdk bench-text soak-text up down status lock clean test-kube step-image
+.PHONY: help setup demo test test-unit lint format bench bench-sdk bench-text soak-text peers up down status lock clean test-kube step-image
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,7 +39,11 @@ bench-sdk: setup ## what the SDK costs: capture, compile, first line of a step, 
 	@$(PY) -m benchmarks.sdk
 
 bench-text: setup ## text models on this machine's cores: the article's steps, ours, what is served (FULL=1: more rounds, every model, peers)
+	@$(if $(FULL),$(if $(findstring --no-peers,$(ARGS)),,$(PY) scripts/setup_peers.py ||)) true
 	@$(PY) -m benchmarks.text $(if $(FULL),--full) $(ARGS)
+
+peers: setup ## the other servers that bench-text FULL=1 compares with: .peers from its own locks (gigabytes)
+	@$(PY) scripts/setup_peers.py
 
 soak-text: setup ## many distinct texts through door and Triton, cache off; memory must stay flat (N=200000)
 	@N=$(or $(N),200000) $(PY) -m benchmarks.text.soak
@@ -62,5 +66,5 @@ status: ## show the local stack's parts, ports and health
 lock: setup ## resolve requirements/*.in again into hash-pinned locks
 	@$(PY) scripts/lock.py
 
-clean: ## remove what setup and the demo made (.venv, .triton, .build)
-	rm -rf $(VENV) .triton .build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove what setup and the demo made (.venv, .triton, .peers, .build)
+	rm -rf $(VENV) .triton .peers .build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -255,8 +255,7 @@ def fp32_labels(checkpoint: Path, texts: Sequence[str]) -> list[str]:
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     tokenizer.no_padding()
-    labels = []
+    names = model.config.id2label
     with torch.inference_mode():
-        for row in tokenizer.encode_batch(list(texts)):
-            labels.append(model.config.id2label[int(model(torch.tensor([row.ids])).logits.argmax())])
-    return labels
+        rows = [torch.tensor([row.ids]) for row in tokenizer.encode_batch(list(texts))]
+        return [str(names[int(model(row).logits.argmax())]) for row in rows]

@@ -123,15 +123,20 @@ class Server:
     def close(self) -> None:
         """End what was started, and everything that it started."""
         family = self._tree()
-        for process in self._processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs(family, timeout=STOP_S)
-        for left in alive:
+        for started in self._processes:
+            if started.poll() is None:
+                started.send_signal(signal.SIGTERM)
+        for started in self._processes:
+            try:
+                started.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                started.kill()
+                started.wait()
+        # Whom it left behind would take a core from the next one.
+        for left in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 left.kill()
-        for process in self._processes:
-            process.wait()
+        psutil.wait_procs(family, timeout=STOP_S)
         if self._place is not None:
             self._place.cleanup()
 

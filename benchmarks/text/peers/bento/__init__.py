@@ -27,7 +27,7 @@ def launch(job: Job) -> Launch:
 
 PEER = Peer(
     name="bentoml",
-    settings="@bentoml.api(batchable, max_batch_size 8, max_latency_ms 2000), a worker per core, HF pipeline",
+    settings="@bentoml.api(batchable, max_batch_size 8, max_latency_ms 10,000), a worker per core, HF pipeline",
     launch=launch,
     body=lambda text: json.dumps({"texts": [text]}).encode(),
     label=lambda answer: str(json.loads(answer)[0]),

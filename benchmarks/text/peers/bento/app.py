@@ -15,6 +15,6 @@ class Classifier:
     def __init__(self) -> None:
         self.classifier = open_classifier()
 
-    @bentoml.api(batchable=True, batch_dim=0, max_batch_size=LARGEST, max_latency_ms=2000)
+    @bentoml.api(batchable=True, batch_dim=0, max_batch_size=LARGEST, max_latency_ms=10_000)
     def classify(self, texts: list[str]) -> list[str]:
         return self.classifier(texts)

@@ -8,7 +8,7 @@ import triton_python_backend_utils as pb
 
 sys.path.insert(0, os.environ["PEER_CODE"])
 
-from classifier import open_classifier  # noqa: E402
+from classifier import open_classifier
 
 
 class TritonPythonModel:
