@@ -140,29 +140,31 @@ def _optimize(
         labels=tuple(str(name) for name in info["labels"]),
         max_length=int(info["options"]["max_length"]),
     )
-    found = room.optimize(
-        source,
-        rows.texts,
-        rows.labels,
-        budget=budget,
-        engines=engines,
-        most_texts=most_texts,
-        seed=seed,
-        serve=serve,
-        progress=progress,
-    )
-    report = json.loads((found.folder / "report.json").read_text("utf-8"))
-    metrics = _kept_metrics(package) | {
-        name: float(report[name])
-        for name in ("f1_drop", "f1_drop_high", "speedup_vs_fp32")
-        if isinstance(report.get(name), int | float)
-    }
     folder = Path(tempfile.mkdtemp(prefix="rml-optimised-"))
     try:
-        shutil.copytree(found.folder, folder, dirs_exist_ok=True)
+        room.optimize(
+            source,
+            rows.texts,
+            rows.labels,
+            budget=budget,
+            engines=engines,
+            folder=folder,
+            most_texts=most_texts,
+            seed=seed,
+            serve=serve,
+            progress=progress,
+        )
+        report = json.loads((folder / "report.json").read_text("utf-8"))
+        metrics = _kept_metrics(package) | {
+            name: float(report[name])
+            for name in ("f1_drop", "f1_drop_high", "speedup_vs_fp32")
+            if isinstance(report.get(name), int | float)
+        }
         shutil.copytree(package / "model" / "hf", folder / "model" / "hf", dirs_exist_ok=True)
         examples = [*examples_of(package), *rows.texts[:_EXAMPLES_FROM_DATA]]
         path = write_text_package(folder, examples, metrics=metrics)
+    except room.OptimizeError as error:
+        raise PackageError(str(error), where="rml.optimize", fix="see docs/guides/text-models.md") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     made = Model(path)
