@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from roblox_ml_core.package import Examples, Signature, TensorSpec, write
+from roblox_ml_core.package import read as load_package
 from roblox_ml_core.settings import HomeSettings
 from roblox_ml_core.storage import BlobStore, blob_key
 
@@ -78,6 +79,7 @@ def test_a_model_goes_in_and_comes_out(plane: str, package: Callable[..., Path],
     assert found.signature == SIGNATURE.to_json()
     assert found.created_by == "ann@desk"
     assert "scale version 1" in found._repr_html_()
+    assert found.report is None, "nobody optimised it"
     loaded = found.load()
     assert loaded.predict([[1, 2]])["y"].tolist() == [[7, 14]]
     assert loaded.check() == []
@@ -85,6 +87,17 @@ def test_a_model_goes_in_and_comes_out(plane: str, package: Callable[..., Path],
     assert (folder / "model/code/scale.py").read_bytes() == (package(7) / "model/code/scale.py").read_bytes()
     (tmp_path / "empty").mkdir()
     assert found.download(tmp_path / "empty").joinpath("package.json").is_file()
+
+
+def test_the_report_of_an_optimised_version_comes_from_its_package(plane: str, package: Callable[..., Path]) -> None:
+    root = package(3)
+    (root / "report.html").write_text("<h1>int8</h1>")
+    read = load_package(root)
+    write(root, format="python", signature=read.signature, examples=read.examples, options=read.options)
+    made = models.register(rml.Model(root), "optimised")
+    report = made.report
+    assert report is not None
+    assert report.text == "<h1>int8</h1>"
 
 
 def test_a_model_artifact_registers_as_its_directory_does(plane: str, package: Callable[..., Path]) -> None:
