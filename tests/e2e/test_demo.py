@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "comment_sentiment"
 EDITS = {
     "frame = data.to_pandas()": "frame = data.to_pandas().sample(320, random_state=0)",
+    "frame[out].reset_index(drop=True)": "frame[out].sample(900, random_state=0).reset_index(drop=True)",
     "gate=rml.gate(f1=0.68, gain_low=0.0)": "gate=rml.gate(f1=0.05)",
 }
 STEPS = {"dataset-comments", "dataset-minilm-l6", "prepare", "baselines", "train", "evaluate", "optimize"}
