@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         low, high = proof["f1_drop_low"], proof["f1_drop_high"]
         say(f"{name}: F1 {proof['f1']:.4f}, drop {proof['f1_drop']:+.4f} [{low:+.4f}, {high:+.4f}]")
     ours = models[0]
-    rounds, seconds = chosen.rounds or (7 if chosen.full else 3), chosen.seconds or (3.0 if chosen.full else 1.5)
+    rounds, seconds = chosen.rounds or (7 if chosen.full else 3), chosen.seconds or (3.0 if chosen.full else 1.2)
     rows = [row.text for row in (*sentiment().test, *sentiment().train)]
     bench = run(
         ours.package,

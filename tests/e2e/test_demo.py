@@ -86,7 +86,14 @@ def test_the_demo_asks_every_door_and_admits_what_it_missed(workplace: Path) -> 
     assert code == 1, output
     assert "missed: macro-F1" in output
     assert "away from the model in this process" not in output, "REST, gRPC and curl agree to 1e-4"
-    for said in ("curl: 'gg, well played!' →", "latency REST", "latency gRPC", "x float32, F1", "version 1, sha256", "stack stopped"):
+    for said in (
+        "curl: 'gg, well played!' →",
+        "latency REST",
+        "latency gRPC",
+        "x float32, F1",
+        "version 1, sha256",
+        "stack stopped",
+    ):
         assert said in output, output
     assert set(states(workplace)) >= STEPS
     assert set(states(workplace).values()) == {"SUCCEEDED"}
