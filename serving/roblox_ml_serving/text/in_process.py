@@ -32,7 +32,9 @@ def open_model(package: ModelPackage) -> Callable[[Mapping[str, Any]], dict[str,
         tokens = Tokens((folder / "tokenizer.json").read_text("utf-8"), plan)
         engine = first_that_opens(plan, folder, cpu_flags(), logger.info)
     except EngineError as error:
-        raise PackageError(str(error), hint='pip install "roblox-ml[text]", or look at docs/formats/text-model.md') from None
+        raise PackageError(
+            str(error), hint='pip install "roblox-ml[text]", or look at docs/formats/text-model.md'
+        ) from None
     except ValueError as error:
         raise PackageError(str(error), hint="optimise the model again") from None
 
