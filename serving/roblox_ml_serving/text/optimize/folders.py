@@ -6,6 +6,7 @@ Every graph takes `input_ids` and `attention_mask` (int64 [B, L], both dimension
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,8 +52,7 @@ def to_onnx(module: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("length", min=2, max=512)
     shapes = {name: {0: batch, 1: length} for name in _INPUTS}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet_exporter():
         program = torch.onnx.export(
             module, (), kwargs=_example(), dynamo=True, opset_version=18, dynamic_shapes=shapes,
             input_names=list(_INPUTS), output_names=["logits"], verbose=False,
@@ -62,8 +62,6 @@ def to_onnx(module: Any, folder: Path) -> None:
 
 def to_onnx_int8(source: Path, folder: Path) -> None:
     """ONNX Runtime's dynamic int8 of `source/model.onnx`: weights per channel, activations when they come."""
-    import logging
-
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -94,6 +92,19 @@ def to_ctranslate2(model: Any, tokenizer: Any, task: str, folder: Path) -> Mappi
         arrays |= {"dense_w": head.dense.weight, "dense_b": head.dense.bias}
     np.savez(folder / "head.npz", **{k: v.detach().numpy().astype(np.float32) for k, v in arrays.items()})
     return {"head": "head.npz", "activation": head.activation} if head.activation else {"head": "head.npz"}
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporter warns about packages that nothing here uses, and about its own internals."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextlib.contextmanager
