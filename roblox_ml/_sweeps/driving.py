@@ -145,7 +145,8 @@ class Driver:
             else:
                 self._optimiser.tell(asked, "SUCCEEDED", value)
         elif state == "CANCELLED" and (one.ending or reason.startswith(_PRUNED)):
-            self._optimiser.tell(asked, "PRUNED", reason=one.ending or reason)
+            # The run's own record first: a driver killed before us may have pruned it, at an earlier step than we would.
+            self._optimiser.tell(asked, "PRUNED", reason=reason if reason.startswith(_PRUNED) else one.ending)
         else:
             # Its run was cancelled by somebody, or failed: the sweep goes on without it.
             self._optimiser.tell(asked, "FAILED", reason=reason or state.lower())
