@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 RML    := $(VENV)/bin/rml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint format bench bench-sdk bench-text soak-text peers up down status lock clean test-kube step-image
+.PHONY: help setup demo test test-unit lint format bench bench-sdk bench-text bench-router bench-experiments soak-text peers up down status lock clean test-kube step-image
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -18,7 +18,7 @@ demo: setup ## the main job on real data: notebook -> pipeline -> registry -> Tr
 	@$(PY) scripts/demo.py $(ARGS)
 
 test: setup ## everything this machine can test, real servers included; ends with what was skipped and why
-	@$(PY) -m pytest
+	@$(PY) -m pytest --durations=25 --durations-min=5
 
 test-unit: setup ## the quick part of the tests
 	@$(PY) -m pytest tests/unit
@@ -33,7 +33,7 @@ format: setup ## let ruff rewrite what it can
 	@$(VENV)/bin/ruff check --fix-only -q .
 	@$(VENV)/bin/ruff format -q .
 
-bench: bench-sdk bench-text ## every benchmark
+bench: bench-sdk bench-text bench-router bench-experiments ## every benchmark
 
 bench-sdk: setup ## what the SDK costs: capture, compile, first line of a step, environments
 	@$(PY) -m benchmarks.sdk
@@ -41,6 +41,12 @@ bench-sdk: setup ## what the SDK costs: capture, compile, first line of a step, 
 bench-text: setup ## text models on this machine's cores: the article's steps, ours, what is served (FULL=1: more rounds, every model, peers)
 	@$(if $(FULL),$(if $(findstring --no-peers,$(ARGS)),,$(PY) scripts/setup_peers.py ||)) true
 	@$(PY) -m benchmarks.text $(if $(FULL),--full) $(ARGS)
+
+bench-router: setup ## the door beside Triton alone, nginx, Envoy, a KServe transformer and Starlette: CPU per request, latency, rps
+	@$(PY) -m benchmarks.router $(ARGS)
+
+bench-experiments: setup ## simulated experiments: false alarms under peeking, power, sample-ratio checks (RUNS=2000)
+	@$(PY) -m benchmarks.experiments $(ARGS)
 
 peers: setup ## the other servers that bench-text FULL=1 compares with: .peers from its own locks (gigabytes)
 	@$(PY) scripts/setup_peers.py
