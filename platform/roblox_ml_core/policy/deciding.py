@@ -1,0 +1,107 @@
+"""The decision: a pure function of the policy, the endpoint, the unit and the request's context."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from xxhash import xxh64_intdigest
+
+from .hashing import SCALE
+from .model import Decision, EndpointPolicy, Exposure, Layer, Policy, Ref, UnknownEndpoint
+from .targeting import holds
+
+__all__ = ["decide", "decide_for"]
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def decide(
+    policy: Policy, endpoint: str, unit_id: str | None = None, context: Mapping[str, Any] = _NOTHING
+) -> Decision:
+    """Who answers `unit_id`'s request at `endpoint`.
+
+    Args:
+        unit_id: the value of the endpoint's own unit (a user's id, where its unit is `user_id`); None: unknown.
+        context: attributes for targeting, values of other units by their name, and `inference_id`.
+
+    Raises:
+        UnknownEndpoint: the policy has none of that name. Nothing else can fail.
+    """
+    entry = policy.endpoints.get(endpoint)
+    if entry is None:
+        raise UnknownEndpoint(endpoint)
+    return decide_for(entry, unit_id, context)
+
+
+def decide_for(entry: EndpointPolicy, unit_id: str | None, context: Mapping[str, Any] = _NOTHING) -> Decision:
+    """The same, for an endpoint that has been looked up."""
+    champion = entry.ref
+    if entry.plain:
+        return Decision(entry.name, champion, champion, log_rate=entry.log.rate)
+    unit_bytes = None if not unit_id else unit_id.encode("utf-8", "surrogatepass")
+    ref, role = champion, "champion"
+    exposures: list[Exposure] = []
+    params: dict[str, Any] = {}
+    chosen = False
+    for layer in entry.layers:
+        if layer.unit == entry.unit:
+            value, raw = unit_id, unit_bytes
+        else:
+            value = _text(context.get(layer.unit))
+            raw = None if value is None else value.encode("utf-8", "surrogatepass")
+        if raw is None or value is None:
+            continue
+        if layer.holdouts and _held_out(layer, entry.unit, unit_id, context):
+            continue
+        at = (xxh64_intdigest(raw, layer.seed) * SCALE) >> 64
+        experiment = layer.owners[bisect_right(layer.starts, at) - 1]
+        if experiment is None or (experiment.targeting and not holds(experiment.targeting, context)):
+            continue
+        at = (xxh64_intdigest(raw, experiment.seed) * SCALE) >> 64
+        for arm in experiment.arms:
+            if at < arm.until:
+                break
+        exposures.append(Exposure(experiment.name, arm.name, layer.unit, value))
+        if arm.params:
+            params.update(arm.params)
+        if arm.ref is not None:
+            ref, role, chosen = arm.ref, "arm", True
+    request = _text(context.get("inference_id"))
+    if entry.canary is not None and not chosen:
+        key = unit_id or request
+        if key and _bucket(entry.canary.seed, key) < entry.canary.share:
+            ref, role = entry.canary.ref, "canary"
+    shadows: tuple[Ref, ...] = ()
+    if entry.shadows and (key := request or unit_id):
+        asked = (s.ref for s in entry.shadows if s.ref != ref and _bucket(s.seed, key) < s.share)
+        shadows = tuple(dict.fromkeys(asked))
+    if len(exposures) > 1:
+        exposures.sort(key=_name)
+    return Decision(
+        entry.name, ref, champion, role, tuple((e.experiment, e.arm) for e in exposures), params, shadows,
+        entry.log.rate, tuple(exposures),
+    )  # fmt: skip
+
+
+def _held_out(layer: Layer, own_unit: str, unit_id: str | None, context: Mapping[str, Any]) -> bool:
+    for holdout in layer.holdouts:
+        value = unit_id if holdout.unit == own_unit else _text(context.get(holdout.unit))
+        if value and _bucket(holdout.seed, value) < holdout.share:
+            return True
+    return False
+
+
+def _bucket(seed: int, unit: str) -> int:
+    return (xxh64_intdigest(unit.encode("utf-8", "surrogatepass"), seed) * SCALE) >> 64
+
+
+def _text(value: Any) -> str | None:
+    """A unit's value from the context: a text that says something, or nothing."""
+    return value if isinstance(value, str) and value else None
+
+
+def _name(exposure: Exposure) -> str:
+    return exposure.experiment
