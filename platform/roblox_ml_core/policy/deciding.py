@@ -10,7 +10,7 @@ from typing import Any
 from xxhash import xxh64_intdigest
 
 from .hashing import SCALE
-from .model import Decision, EndpointPolicy, Exposure, Layer, Policy, Ref, UnknownEndpoint
+from .model import Decision, EndpointPolicy, Exposure, Policy, Ref, UnknownEndpoint
 from .targeting import holds
 
 __all__ = ["decide", "decide_for"]
@@ -44,8 +44,10 @@ def decide_for(entry: EndpointPolicy, unit_id: str | None, context: Mapping[str,
     unit_bytes = None if not unit_id else unit_id.encode("utf-8", "surrogatepass")
     ref, role = champion, "champion"
     exposures: list[Exposure] = []
+    arms: list[tuple[str, str]] = []
     params: dict[str, Any] = {}
     chosen = False
+    out = _held_out(entry, unit_id, context) if entry.holdouts else None
     for layer in entry.layers:
         if layer.unit == entry.unit:
             value, raw = unit_id, unit_bytes
@@ -54,7 +56,7 @@ def decide_for(entry: EndpointPolicy, unit_id: str | None, context: Mapping[str,
             raw = None if value is None else value.encode("utf-8", "surrogatepass")
         if raw is None or value is None:
             continue
-        if layer.holdouts and _held_out(layer, entry.unit, unit_id, context):
+        if out and layer.name in out:
             continue
         at = (xxh64_intdigest(raw, layer.seed) * SCALE) >> 64
         experiment = layer.owners[bisect_right(layer.starts, at) - 1]
@@ -64,7 +66,8 @@ def decide_for(entry: EndpointPolicy, unit_id: str | None, context: Mapping[str,
         for arm in experiment.arms:
             if at < arm.until:
                 break
-        exposures.append(Exposure(experiment.name, arm.name, layer.unit, value))
+        arms.append(arm.pair)
+        exposures.append(Exposure(*arm.pair, layer.unit, value))
         if arm.params:
             params.update(arm.params)
         if arm.ref is not None:
@@ -78,20 +81,17 @@ def decide_for(entry: EndpointPolicy, unit_id: str | None, context: Mapping[str,
     if entry.shadows and (key := request or unit_id):
         asked = (s.ref for s in entry.shadows if s.ref != ref and _bucket(s.seed, key) < s.share)
         shadows = tuple(dict.fromkeys(asked))
-    if len(exposures) > 1:
-        exposures.sort(key=_name)
-    return Decision(
-        entry.name, ref, champion, role, tuple((e.experiment, e.arm) for e in exposures), params, shadows,
-        entry.log.rate, tuple(exposures),
-    )  # fmt: skip
+    return Decision(entry.name, ref, champion, role, tuple(arms), params, shadows, entry.log.rate, tuple(exposures))
 
 
-def _held_out(layer: Layer, own_unit: str, unit_id: str | None, context: Mapping[str, Any]) -> bool:
-    for holdout in layer.holdouts:
-        value = unit_id if holdout.unit == own_unit else _text(context.get(holdout.unit))
+def _held_out(entry: EndpointPolicy, unit_id: str | None, context: Mapping[str, Any]) -> set[str]:
+    """The layers whose experiments may not touch this unit."""
+    out: set[str] = set()
+    for holdout, covered in entry.holdouts:
+        value = unit_id if holdout.unit == entry.unit else _text(context.get(holdout.unit))
         if value and _bucket(holdout.seed, value) < holdout.share:
-            return True
-    return False
+            out |= covered
+    return out
 
 
 def _bucket(seed: int, unit: str) -> int:
@@ -101,7 +101,3 @@ def _bucket(seed: int, unit: str) -> int:
 def _text(value: Any) -> str | None:
     """A unit's value from the context: a text that says something, or nothing."""
     return value if isinstance(value, str) and value else None
-
-
-def _name(exposure: Exposure) -> str:
-    return exposure.experiment

@@ -51,9 +51,9 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One arm: until which bucket it reaches, and what it changes. `ref` None: not the model."""
+    """One arm: (experiment, arm), until which bucket it reaches, and what it changes. `ref` None: not the model."""
 
-    name: str
+    pair: tuple[str, str]
     until: int
     ref: Ref | None
     params: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
@@ -89,7 +89,7 @@ class Holdout:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer as one endpoint sees it: its buckets' owners, and the holdouts over it.
+    """A layer as one endpoint sees it.
 
     `starts` are the first buckets of the stretches, `owners` whose stretch it is (None: nobody's, or of another endpoint).
     """
@@ -99,7 +99,6 @@ class Layer:
     seed: int
     starts: tuple[int, ...]
     owners: tuple[Experiment | None, ...]
-    holdouts: tuple[Holdout, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +142,19 @@ class EndpointPolicy:
     log: LogPolicy = LogPolicy()
     concurrency: int = 0
     killed: bool = False
+    holdouts: tuple[tuple[Holdout, frozenset[str]], ...] = ()  # with those of the layers above that each covers
+    plain: bool = field(init=False)
+    contextual: bool = field(init=False)
 
-    @property
-    def plain(self) -> bool:
-        return self.killed or not (self.layers or self.canary or self.shadows)
-
-    @property
-    def contextual(self) -> bool:
-        """Whether something but the unit can matter: targeting, or a layer or holdout over another unit."""
-        return not self.killed and any(
-            layer.unit != self.unit
-            or any(holdout.unit != self.unit for holdout in layer.holdouts)
-            or any(owner is not None and owner.targeting for owner in layer.owners)
-            for layer in self.layers
+    def __post_init__(self) -> None:
+        plain = self.killed or not (self.layers or self.canary or self.shadows)
+        contextual = not self.killed and (
+            any(holdout.unit != self.unit for holdout, _ in self.holdouts)
+            or any(layer.unit != self.unit for layer in self.layers)
+            or any(owner is not None and owner.targeting for layer in self.layers for owner in layer.owners)
         )
+        object.__setattr__(self, "plain", plain)
+        object.__setattr__(self, "contextual", bool(contextual))
 
     @property
     def refs(self) -> tuple[Ref, ...]:
@@ -197,7 +195,7 @@ class Decision(NamedTuple):
         ref: what should answer.
         champion: what answers when `ref` is not ready or fails.
         role: why `ref`: "champion", "canary", or "arm" (an experiment chose it).
-        arms: (experiment, arm) in all layers, by experiment.
+        arms: (experiment, arm), one for each layer in which the unit is, by the layer's name.
         params: the arms' parameters, merged.
         shadows: versions that are asked too, and whose answer nobody gets.
         log_rate: how many of 10,000 requests are logged.

@@ -74,13 +74,14 @@ class _Reader:
         holdouts: Iterable[Holdout],
     ) -> EndpointPolicy:
         canary, log = entry.get("canary"), entry.get("log") or {}
-        mine = [e for e in experiments if e.endpoint == name]
-        known = LogPolicy()
+        mine = [] if "experiments" in self._off else [e for e in experiments if e.endpoint == name]
+        seen, known = tuple(self._layers(layers, mine)), LogPolicy()
+        over = ((h, frozenset(x.name for x in seen if not h.layers or x.name in h.layers)) for h in holdouts if h.share)
         return EndpointPolicy(
             name,
             Ref(str(entry["model"]), int(entry["version"]), str(entry["digest"])),
             str(entry.get("unit") or "user_id"),
-            () if "experiments" in self._off else tuple(self._layers(layers, mine, holdouts)),
+            seen,
             None if canary is None or "canaries" in self._off else self._optional(f"canary of {name}", self._canary, canary),
             () if "shadows" in self._off else self._shadows(name, entry.get("shadows") or ()),
             LogPolicy(
@@ -89,6 +90,7 @@ class _Reader:
             ),
             int((entry.get("limits") or {}).get("concurrency") or 0),
             name in self._killed,
+            tuple((holdout, covered) for holdout, covered in over if covered),
         )  # fmt: skip
 
     def _canary(self, entry: Mapping[str, Any]) -> Canary:
@@ -102,9 +104,7 @@ class _Reader:
         found = [self._optional(f"a shadow of {endpoint}", read, entry) for entry in entries]
         return tuple(shadow for shadow in found if shadow is not None)
 
-    def _layers(
-        self, layers: Mapping[str, Any], mine: Iterable[Experiment], holdouts: Iterable[Holdout]
-    ) -> Iterable[Layer]:
+    def _layers(self, layers: Mapping[str, Any], mine: Iterable[Experiment]) -> Iterable[Layer]:
         for name in sorted({experiment.layer for experiment in mine}):
             starts: list[int] = []
             owners: list[Experiment | None] = []
@@ -121,9 +121,8 @@ class _Reader:
             if at < SCALE:
                 starts.append(at)
                 owners.append(None)
-            over = tuple(h for h in holdouts if h.share and (not h.layers or name in h.layers))
             entry = layers[name]
-            yield Layer(name, str(entry["unit"]), seed_of(str(entry["salt"])), tuple(starts), tuple(owners), over)
+            yield Layer(name, str(entry["unit"]), seed_of(str(entry["salt"])), tuple(starts), tuple(owners))
 
     def _holdouts(self) -> list[Holdout]:
         def read(item: tuple[str, Mapping[str, Any]]) -> Holdout:
@@ -175,7 +174,7 @@ class _Reader:
                 raise ValueError(f"arm {arm['name']} has the weight {weight}, or parameters that are no object")
             until += weight
             ref = None if arm.get("ref") is None else self._ref(arm["ref"])
-            arms.append(Arm(str(arm["name"]), until, ref, MappingProxyType(dict(arm.get("params") or {}))))
+            arms.append(Arm((name, str(arm["name"])), until, ref, MappingProxyType(dict(arm.get("params") or {}))))
         if until != SCALE or not arms:
             raise ValueError(f"the arms' weights sum to {until}, not to {SCALE}")
         targeting = read_targeting(entry.get("targeting") or {})
