@@ -186,14 +186,19 @@ class RegistryClient:
         alias: str | None = None,
         version: int | None = None,
         policy: Mapping[str, Any] | None = None,
+        unit: str | None = None,
+        log: Mapping[str, Any] | None = None,
+        limits: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Create or point an endpoint at a model's alias (it follows it) or at one version.
 
-        `policy` has parts (`cache`, `queue`); a part that is left out stays as it is.
+        `policy` has parts (`cache`, `queue`); a part that is left out stays as it is, and so do `unit`, `log` and `limits`.
         """
         body: dict[str, Any] = {"model": model, "alias": alias, "version": version}
-        if policy is not None:
-            body["policy"] = dict(policy)
+        wishes = {"policy": policy, "log": log, "limits": limits}
+        body |= {part: dict(wish) for part, wish in wishes.items() if wish is not None}
+        if unit is not None:
+            body["unit"] = unit
         return dict(self.call("PUT", f"/v1/endpoints/{endpoint}", body))
 
     def endpoints(self) -> list[dict[str, Any]]:
@@ -215,16 +220,94 @@ class RegistryClient:
         body = {"model": model, "alias": alias, "version": version}
         return dict(self.call("POST", f"/v1/endpoints/{endpoint}/rollback", body))
 
+    # -- rollouts: what answers beside the champion -----------------------------------------------------------------
+
+    def start_canary(
+        self, endpoint: str, version: int, share: int, *, isolated: bool = False, expect: int | None = None
+    ) -> dict[str, Any]:
+        """Let `share` 10,000ths of the units be answered by `version`, or change the running canary's share."""
+        body = {"version": version, "share": share, "isolated": isolated, "expect": expect}
+        return dict(self.call("POST", f"/v1/endpoints/{endpoint}/canary", body))
+
+    def end_canary(self, endpoint: str, reason: str = "") -> dict[str, Any]:
+        return dict(self.call("DELETE", f"/v1/endpoints/{endpoint}/canary", {"reason": reason}))
+
+    def promote_canary(self, endpoint: str) -> dict[str, Any]:
+        return dict(self.call("POST", f"/v1/endpoints/{endpoint}/canary/promote"))
+
+    def put_shadow(
+        self, endpoint: str, shadow: str, ref: str, *, share: int = 10_000, isolated: bool = False
+    ) -> dict[str, Any]:
+        body = {"ref": ref, "share": share, "isolated": isolated}
+        return dict(self.call("PUT", f"/v1/endpoints/{endpoint}/shadows/{shadow}", body))
+
+    def delete_shadow(self, endpoint: str, shadow: str) -> dict[str, Any]:
+        return dict(self.call("DELETE", f"/v1/endpoints/{endpoint}/shadows/{shadow}"))
+
+    def shadow_report(self, endpoint: str, shadow: str) -> dict[str, Any]:
+        return dict(self.call("GET", f"/v1/endpoints/{endpoint}/shadows/{shadow}/report"))
+
+    def rollbacks(self, endpoint: str) -> list[dict[str, Any]]:
+        """The automatic rollbacks of the endpoint, newest first, each with its evidence."""
+        return list(self.call("GET", f"/v1/endpoints/{endpoint}/rollbacks")["rollbacks"])
+
+    def layers(self) -> list[dict[str, Any]]:
+        return list(self.call("GET", "/v1/layers")["layers"])
+
+    def layer(self, layer: str) -> dict[str, Any]:
+        return dict(self.call("GET", f"/v1/layers/{layer}"))
+
+    def put_layer(self, layer: str, unit: str = "user_id") -> dict[str, Any]:
+        return dict(self.call("PUT", f"/v1/layers/{layer}", {"unit": unit}))
+
+    def delete_layer(self, layer: str) -> dict[str, Any]:
+        return dict(self.call("DELETE", f"/v1/layers/{layer}"))
+
+    def experiments(self, running: bool | None = None) -> list[dict[str, Any]]:
+        return list(self.call("GET", "/v1/experiments", params={"running": running})["experiments"])
+
+    def experiment(self, experiment: str) -> dict[str, Any]:
+        return dict(self.call("GET", f"/v1/experiments/{experiment}"))
+
+    def put_experiment(self, experiment: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Begin it, or change the share, metrics and guardrails of the one that runs."""
+        return dict(self.call("PUT", f"/v1/experiments/{experiment}", body))
+
+    def stop_experiment(self, experiment: str, reason: str = "", winner: str | None = None) -> dict[str, Any]:
+        return dict(self.call("POST", f"/v1/experiments/{experiment}/stop", {"reason": reason, "winner": winner}))
+
+    def experiment_report(self, experiment: str) -> dict[str, Any]:
+        return dict(self.call("GET", f"/v1/experiments/{experiment}/report", wait=60.0))
+
+    def holdouts(self) -> list[dict[str, Any]]:
+        return list(self.call("GET", "/v1/holdouts")["holdouts"])
+
+    def put_holdout(
+        self, holdout: str, share: int, *, unit: str = "user_id", layers: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        body = {"unit": unit, "share": share, "layers": list(layers)}
+        return dict(self.call("PUT", f"/v1/holdouts/{holdout}", body))
+
+    def delete_holdout(self, holdout: str) -> dict[str, Any]:
+        return dict(self.call("DELETE", f"/v1/holdouts/{holdout}"))
+
+    def switched_off(self) -> dict[str, Any]:
+        return dict(self.call("GET", "/v1/kill"))
+
+    def kill(self, **what: Any) -> dict[str, Any]:
+        """`experiments`, `canaries`, `shadows` (true: off), `endpoints` (at which only the champion may answer)."""
+        return dict(self.call("PUT", "/v1/kill", what))
+
     # -- what doors and agents poll --------------------------------------------------------------------------------
 
     def snapshot(self, after: int | None = None, wait: float = 0.0) -> dict[str, Any]:
         """The policy snapshot; with `after`, the answer waits up to `wait` seconds for a newer one."""
         return dict(self.call("GET", "/v1/snapshot", params={"after": after, "wait": wait}, wait=wait))
 
-    def desired(self, server: str, after: int | None = None, wait: float = 0.0) -> DesiredModels:
+    def desired(self, server: str, after: int | None = None, wait: float = 0.0, role: str = "general") -> DesiredModels:
         """The versions that must be resident on `server`; with `after`, waits up to `wait` seconds for a change."""
         path = f"/v1/servers/{server}/desired"
-        answer = self.call("GET", path, params={"after": after, "wait": wait}, wait=wait)
+        answer = self.call("GET", path, params={"after": after, "wait": wait, "role": role}, wait=wait)
         models = tuple(
             DesiredModel(model["model"], int(model["version"]), model["digest"], model["manifest"])
             for model in answer["models"]

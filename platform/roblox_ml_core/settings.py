@@ -291,6 +291,9 @@ class AgentSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="RML_AGENT_", extra="ignore")
 
     server: str = Field(default="local", description="name of the Triton server this agent looks after")
+    role: Literal["general", "challenger"] = Field(
+        default="general", description="challenger: hold only versions that want a server of their own"
+    )
     poll_wait_s: float = Field(default=10.0, gt=0, description="how long one poll for desired models waits")
     heartbeat_s: float = Field(default=4.0, gt=0, description="longest silence towards the control plane")
     load_timeout_s: float = Field(default=300.0, gt=0, description="longest load of one model")

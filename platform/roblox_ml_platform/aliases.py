@@ -13,6 +13,7 @@ from .database import bump, now
 from .notifying.events import event, record
 from .records import audit, dirty, iso
 from .rollback import stack_of, target
+from .rollout.uses import refuse_if_used, users_of_alias
 from .scheduling.occurrences import alias_moved
 from .versions import lock_model, require, require_model
 
@@ -150,6 +151,7 @@ def delete_alias(connection: Connection, model: str, alias: str, *, actor: str) 
             hint="undeploy the endpoint, or point it elsewhere, first",
             details={"used_by": users},
         )
+    refuse_if_used(f"{model}@{alias}", users_of_alias(connection, model, alias))
     return move(connection, model, alias, None, actor=actor, reason="deleted", kind="delete")
 
 

@@ -30,7 +30,7 @@ from .measures import make_registry
 from .notifying import routes as notifying_routes
 from .notifying.service import Notifier
 from .projector import Projector
-from .routes import endpoints, models, store, upkeep
+from .routes import endpoints, models, rollouts, store, upkeep
 from .scheduling import routes as scheduling_routes
 from .scheduling.service import Scheduler
 
@@ -103,7 +103,7 @@ def create_app(
     app.state.context = context
     app.state.refusals = refusals
     app.state.projector = projector
-    for module in (store, models, endpoints, upkeep, identity_routes, scheduling_routes, notifying_routes):
+    for module in (store, models, endpoints, rollouts, upkeep, identity_routes, scheduling_routes, notifying_routes):
         app.include_router(module.router)
     app.add_exception_handler(RmlError, _on_rml_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)

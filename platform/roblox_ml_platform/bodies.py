@@ -113,11 +113,39 @@ class PolicyBody(Body):
     queue: QueuePolicy | None = None
 
 
+class LogPolicy(Body):
+    """What doors keep of an endpoint's requests; what is left out stays as it is."""
+
+    rate: Annotated[int, Field(ge=0, le=10_000, description="10,000ths of the requests")] | None = None
+    data_class: Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,31}$")] | None = None
+    retention_days: Annotated[int, Field(ge=1, le=3650)] | None = None
+    bodies: bool | None = None
+
+
+class LimitsPolicy(Body):
+    """How much may be under way at one version on one server; 0: as much as comes."""
+
+    concurrency: Annotated[int, Field(ge=0, le=100_000)] = 0
+
+
 class EndpointBody(Body):
     model: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
     alias: Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,62}$")] | None = None
     version: _Number | None = None
     policy: PolicyBody | None = None
+    unit: Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,62}$")] | None = None
+    log: LogPolicy | None = None
+    limits: LimitsPolicy | None = None
+
+    def parts(self) -> dict[str, dict[str, Any]] | None:
+        """What it says of the endpoint's policy, by part; None: nothing."""
+        found = {} if self.policy is None else self.policy.model_dump(exclude_none=True)
+        if self.unit is not None:
+            found["assignment"] = {"unit": self.unit}
+        for part in ("log", "limits"):
+            if (wish := getattr(self, part)) is not None:
+                found[part] = wish.model_dump(exclude_none=True)
+        return found or None
 
 
 class WithdrawBody(Body):

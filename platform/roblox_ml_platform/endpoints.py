@@ -15,6 +15,7 @@ from . import tables as t
 from .database import bump, now
 from .records import audit, iso
 from .rollback import stack_of, target
+from .rollout.uses import refuse_if_used, users_of_endpoint
 from .versions import lock_model, require
 
 __all__ = [
@@ -35,6 +36,12 @@ __all__ = [
 POLICY: Mapping[str, Mapping[str, Any]] = {
     "cache": {"entries": 0, "bytes": 0},
     "queue": {"max_wait_ms": 200, "max_rows": 10_000},
+    # Who is assigned to arms and canaries, unless a layer says otherwise.
+    "assignment": {"unit": "user_id"},
+    # What doors keep of its requests; `rate` in 10,000ths.
+    "log": {"rate": 10_000, "data_class": "internal", "retention_days": 30, "bodies": False},
+    # Requests under way at one version on one server; 0: no limit but the door's own.
+    "limits": {"concurrency": 0},
 }
 #: What doors do in front of a model, by its package's format: the kind, and the files they need for it.
 _PREPROCESS = {"text-cpu": ("text", ("model/tokenizer.json", "model/text.json"))}
@@ -81,7 +88,7 @@ def put(
         bump(connection, "snapshot", "desired")
     if policy is not None:
         before = dict(current["policy"] or {}) if current is not None else {}
-        after = {**before, **policy}
+        after = {**before, **{part: {**before.get(part, {}), **wish} for part, wish in policy.items()}}
         if after != before:
             connection.execute(update(t.endpoints).where(t.endpoints.c.name == name).values(policy=after))
             audit(connection, actor, "endpoint.policy", name, **after)
@@ -101,6 +108,7 @@ def describe(connection: Connection, name: str) -> dict[str, Any]:
     here = _target(row)
     version = _resolve(connection, here)
     detail = require(connection, here.model, version)
+    policy = {part: {**default, **(row["policy"] or {}).get(part, {})} for part, default in POLICY.items()}
     return {
         "name": name,
         "model": here.model,
@@ -111,7 +119,10 @@ def describe(connection: Connection, name: str) -> dict[str, Any]:
         "previous": _previous(connection, name, here, version),
         "signature": detail["signature"],
         "preprocess": preprocess_of(detail["package"], detail["manifest"]),
-        "policy": {part: {**default, **(row["policy"] or {}).get(part, {})} for part, default in POLICY.items()},
+        "policy": {part: policy[part] for part in ("cache", "queue")},
+        "unit": policy["assignment"]["unit"],
+        "log": policy["log"],
+        "limits": policy["limits"],
         "created_at": iso(row["created_at"]),
     }
 
@@ -139,6 +150,7 @@ def list_endpoints(connection: Connection) -> list[dict[str, Any]]:
 def delete_endpoint(connection: Connection, name: str, actor: str) -> dict[str, Any]:
     """Remove the endpoint; the model and its aliases stay."""
     gone = describe(connection, name)
+    refuse_if_used(f"endpoint {name}", users_of_endpoint(connection, name))
     connection.execute(delete(t.endpoints).where(t.endpoints.c.name == name))
     # A new endpoint of the same name has a past of its own.
     connection.execute(delete(t.endpoint_events).where(t.endpoint_events.c.endpoint == name))
@@ -189,7 +201,7 @@ def withdraw(connection: Connection, name: str, to: Target, actor: str) -> dict[
 
 
 def needed_versions(connection: Connection) -> list[tuple[str, int]]:
-    """Every version that some endpoint serves now, would serve after a rollback, or has just left.
+    """Every version that some endpoint serves now, would serve after a rollback, or has just left. (`rollout.state` has the others.)
 
     The one just left stays so that clients keep an answer until its successor is ready everywhere.
     """

@@ -5,34 +5,46 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from roblox_ml_core.policy import digest_of
 from sqlalchemy import Connection, delete, insert, select, update
 
 from . import tables as t
 from .database import Database, bump, counter, now
-from .endpoints import list_endpoints, needed_versions
+from .endpoints import needed_versions
 from .records import iso
+from .rollout import state as rollouts
 
 __all__ = ["desired", "expire", "list_servers", "report", "snapshot"]
 
-SCHEMA = 1
+SCHEMA = 2
 _FORGET_S = 24 * 3600.0
 
 
 def snapshot(connection: Connection) -> dict[str, Any]:
-    """The policy snapshot: where each endpoint points and which server holds which version ready."""
-    fields = ("model", "alias", "version", "digest", "previous", "signature", "preprocess", "policy")
+    """The policy snapshot: who answers whom, and which server holds which version ready.
+
+    The digest covers the policy alone: it stays while servers come and go.
+    """
+    policy = rollouts.policy(connection)
     return {
         "schema": SCHEMA,
         "generation": counter(connection, "snapshot"),
-        "endpoints": {e["name"]: {field: e[field] for field in fields} for e in list_endpoints(connection)},
+        "digest": digest_of(policy),
+        "policy": policy,
         "servers": _servers(connection),
     }
 
 
-def desired(connection: Connection) -> dict[str, Any]:
-    """The versions that must be resident, each with its manifest."""
+def desired(connection: Connection, role: str = "general") -> dict[str, Any]:
+    """The versions that must be resident on servers of a role, each with its manifest.
+
+    A challenger that wants a server of its own is resident on servers of the role `challenger` and on no other.
+    """
+    wanted = dict.fromkeys(needed_versions(connection), False)
+    for key, isolated in rollouts.challengers(connection).items():
+        wanted.setdefault(key, isolated)
     models = []
-    for model, version in needed_versions(connection):
+    for model, version in sorted(key for key, isolated in wanted.items() if isolated == (role == "challenger")):
         query = select(t.versions.c.digest, t.versions.c.manifest).where(
             t.versions.c.model == model, t.versions.c.version == version
         )

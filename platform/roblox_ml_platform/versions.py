@@ -12,6 +12,7 @@ from . import tables as t
 from .database import bump, now
 from .gates import number
 from .records import audit, dirty, iso
+from .rollout.uses import users_of_version
 from .search import Term, condition
 
 __all__ = [
@@ -172,6 +173,7 @@ def delete_version(connection: Connection, model: str, version: int, actor: str)
     users = [f"alias {name}" for name in _aliases(connection, model).get(version, [])]
     pinned = select(t.endpoints.c.name).where(t.endpoints.c.model == model, t.endpoints.c.version == version)
     users += [f"endpoint {name}" for name in connection.execute(pinned).scalars()]
+    users += users_of_version(connection, model, version)
     if users:
         raise Conflict(
             f"{model}/{version} is in use by {', '.join(users)}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 
@@ -13,10 +13,13 @@ from ..changes import poll
 from ..context import Actor, Context, Plane, Who
 from ..database import counter
 from ..identity import access
+from ..rollout import canaries, rollbacks, shadows
+from ..rollout.experiments import list_experiments
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["serving"])
+_Role = Literal["general", "challenger"]
 _After = Annotated[int | None, Query(ge=0, le=2**62)]
 
 
@@ -30,7 +33,13 @@ def list_endpoints(plane: Plane, who: Who) -> dict[str, Any]:
 @router.get("/endpoints/{name}")
 def get_endpoint(name: Name, plane: Plane) -> dict[str, Any]:
     with plane.database.read() as connection:
-        return endpoints.describe(connection, name)
+        running = [one for one in list_experiments(connection, running=True) if one["endpoint"] == name]
+        return {
+            **endpoints.describe(connection, name),
+            "canary": canaries.describe(connection, name),
+            "shadows": shadows.list_shadows(connection, name),
+            "experiments": running,
+        }
 
 
 @router.put("/endpoints/{name}")
@@ -41,8 +50,7 @@ def put_endpoint(name: Name, body: EndpointBody, plane: Plane, who: Who, actor: 
         if (before := endpoints.model_of(connection, name)) is not None:
             access.require(connection, who, "promote", model=before)
         to = endpoints.Target(body.model, body.alias, body.version)
-        policy = None if body.policy is None else body.policy.model_dump(exclude_none=True)
-        return endpoints.put(connection, name, to, actor, policy=policy)
+        return endpoints.put(connection, name, to, actor, policy=body.parts())
 
 
 @router.delete("/endpoints/{name}")
@@ -53,14 +61,14 @@ def delete_endpoint(name: Name, plane: Plane, actor: Actor) -> dict[str, Any]:
 
 @router.post("/endpoints/{name}/rollback")
 def roll_back(name: Name, plane: Plane, actor: Actor, body: WithdrawBody | None = None) -> dict[str, Any]:
-    """Back to the version before; an endpoint that follows an alias rolls the alias back.
+    """Take the canary back; without one, back to the version before (an endpoint that follows an alias rolls the alias back).
 
     With a body that says where a refused deployment pointed the endpoint: take only that move back, if it is still the last one.
     """
     with plane.database.write() as connection:
         if body is not None:
             return endpoints.withdraw(connection, name, endpoints.Target(body.model, body.alias, body.version), actor)
-        return endpoints.rollback(connection, name, actor)
+        return rollbacks.roll_back(connection, name, actor)
 
 
 @router.get("/snapshot")
@@ -77,10 +85,12 @@ def list_servers(plane: Plane) -> dict[str, Any]:
 
 
 @router.get("/servers/{server}/desired")
-async def get_desired(server: Name, plane: Plane, after: _After = None, wait: Wait = 0.0) -> dict[str, Any]:
-    """The versions that must be resident on the server; waits like the snapshot."""
+async def get_desired(
+    server: Name, plane: Plane, after: _After = None, wait: Wait = 0.0, role: _Role = "general"
+) -> dict[str, Any]:
+    """The versions that must be resident on the server, by its role; waits like the snapshot."""
     await poll(plane.changes, lambda: _look(plane, "desired"), after, min(wait, plane.settings.max_wait_s))
-    return await asyncio.to_thread(_read, plane, serving.desired)
+    return await asyncio.to_thread(_read, plane, lambda connection: serving.desired(connection, role))
 
 
 @router.put("/servers/{server}/status")

@@ -30,10 +30,17 @@ class Wishes(threading.Thread):
     """Long-polls the desired versions of one server and keeps the last answer on disk."""
 
     def __init__(
-        self, client: RegistryClient, server: str, path: Path, wait_s: float, changed: Callable[[], None]
+        self,
+        client: RegistryClient,
+        server: str,
+        path: Path,
+        wait_s: float,
+        changed: Callable[[], None],
+        role: str = "general",
     ) -> None:
         super().__init__(name="wishes", daemon=True)
         self._client, self._server, self._path, self._wait_s, self._changed = client, server, path, wait_s, changed
+        self._role = role
         self._stop_asked = threading.Event()
         self._generation: int | None = None
         self._models = _read(path)
@@ -48,7 +55,10 @@ class Wishes(threading.Thread):
         while not self._stop_asked.is_set():
             try:
                 answer = self._client.desired(
-                    self._server, after=self._generation, wait=self._wait_s if self.confirmed else 0.0
+                    self._server,
+                    after=self._generation,
+                    wait=self._wait_s if self.confirmed else 0.0,
+                    role=self._role,
                 )
             except (RmlError, KeyError, TypeError, ValueError) as error:
                 metrics.POLLS.labels("desired", "failed").inc()

@@ -51,7 +51,7 @@ class Agent:
         self._expected = Expected(self._instances, store.get)
         self._worker = Worker(self._triton, store, self.ledger, home.root, self._instances, agent.pin)
         wishes_path = home.root / "serving" / f"desired-{agent.server}.json"
-        self._wishes = Wishes(client(), agent.server, wishes_path, agent.poll_wait_s, self._wake.set)
+        self._wishes = Wishes(client(), agent.server, wishes_path, agent.poll_wait_s, self._wake.set, agent.role)
         self._reporter = Reporter(
             client(), agent.server, triton.http_address, triton.grpc_address, agent.heartbeat_s, self._states
         )

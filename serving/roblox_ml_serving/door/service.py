@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from roblox_ml_core.policy import Decision, decide_for
 from roblox_ml_core.settings import DoorSettings
 
 from .fleet import Fleet, Server
@@ -16,11 +18,16 @@ from .snapshot import EMPTY, Snapshot, Target, resolve
 if TYPE_CHECKING:
     from ..preprocess import Handler, Prepared
 
-__all__ = ["Door", "Lost", "timeout_seconds"]
+__all__ = ["Door", "Lost", "read_context", "read_unit", "timeout_seconds"]
 
 TIMEOUT_HEADER = "x-rml-timeout-ms"
 VERSION_HEADER = "x-rml-model-version"
 MODEL_HEADER = "x-rml-model"
+UNIT_HEADER = "x-rml-unit"
+CONTEXT_HEADER = "x-rml-context"
+ARMS_HEADER = "x-rml-arms"
+FALLBACK_HEADER = "x-rml-fallback"
+_MAX_CONTEXT, _MAX_UNIT = 4096, 256
 _MAX_TIMEOUT_MS = 24 * 3600 * 1000
 T = TypeVar("T")
 
@@ -69,6 +76,26 @@ class Door:
             raise Refused.of(entry)
         return entry
 
+    def decide(
+        self, endpoint: str, unit: str | None = None, context: str | None = None, inference_id: str = ""
+    ) -> tuple[Decision, Target]:
+        """Who should answer this request, and who will: the champion where the one that should is not ready.
+
+        `context` is the request's JSON, read only where something depends on it.
+
+        Raises:
+            Refused: nothing answers the endpoint, or the context is no JSON object.
+        """
+        champion = self.target(endpoint)
+        rules = self.snapshot.rules.endpoints[endpoint]
+        if rules.plain:
+            return decide_for(rules, unit), champion
+        facts = {**(read_context(context) if context and rules.contextual else {}), "inference_id": inference_id}
+        decision = decide_for(rules, unit, facts)
+        if decision.ref is decision.champion:
+            return decision, champion
+        return decision, self.snapshot.target_of(endpoint, decision.ref) or champion
+
     def handler(self, target: Target) -> Handler | None:
         """Who answers the target's requests; None where bytes pass through."""
         if target.serving.preprocess is None or self.prepared is None:
@@ -115,6 +142,34 @@ class Door:
             Reason.UPSTREAM_LOST,
             f"no model server answered for endpoint {endpoint!r}, asked twice ({'; '.join(lost)}); ask again in a moment",
         )
+
+
+def read_context(text: str) -> dict[str, Any]:
+    """The attributes of a `x-rml-context` value.
+
+    Raises:
+        Refused: it is too long, or no JSON object.
+    """
+    if len(text) > _MAX_CONTEXT:
+        raise Refused(Reason.BAD_REQUEST, f"{CONTEXT_HEADER} has {len(text)} bytes; at most {_MAX_CONTEXT} are read")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Refused(Reason.BAD_REQUEST, f'{CONTEXT_HEADER} is {text[:60]!r}; give a JSON object: {{"country": "DE"}}')
+    return found
+
+
+def read_unit(text: str | None) -> str | None:
+    """The unit id of a `x-rml-unit` value.
+
+    Raises:
+        Refused: it is too long to be one.
+    """
+    if text is not None and len(text) > _MAX_UNIT:
+        raise Refused(Reason.BAD_REQUEST, f"{UNIT_HEADER} has {len(text)} characters; at most {_MAX_UNIT} name a unit")
+    return text or None
 
 
 def timeout_seconds(text: str | None, default: float) -> float:

@@ -1,8 +1,9 @@
-"""From the control plane's snapshot to one decision: which version answers an endpoint, and on which servers.
+"""From the control plane's snapshot to targets: which version can answer an endpoint, and on which servers.
 
-Pure. All work happens when a snapshot arrives (`build`); a request costs one dictionary lookup (`resolve`). A version is
-used only where a server reports it ready under the very digest the control plane names; while a new target is not ready,
-the version that answered last goes on answering, also when it was gone for a while in between.
+Pure. All work happens when a snapshot arrives (`build`); a request costs a decision of the policy and one dictionary lookup. A
+version is used only where a server reports it ready under the very digest the control plane names; while a new champion is not
+ready, the version that answered last goes on answering, also when it was gone for a while in between. A challenger (an arm, a
+canary, a shadow) that is not ready has no target: the champion answers for it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
+from roblox_ml_core.policy import Policy as Rules
+from roblox_ml_core.policy import PolicyInvalid, Ref, read_policy
+
 from ..preprocess.spec import DEFAULT, Policy, Spec, SpecInvalid
 from .refusals import Reason, Refusal
 
 __all__ = ["ServerAddress", "Snapshot", "SnapshotInvalid", "Target", "Version", "build", "resolve", "specs"]
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class SnapshotInvalid(ValueError):
@@ -77,6 +81,15 @@ class Snapshot:
     endpoints: Mapping[str, Target | Refusal]
     servers: Mapping[str, ServerAddress]
     waiting: Mapping[str, Version] = field(default_factory=lambda: MappingProxyType({}))
+    rules: Rules = field(default_factory=Rules)
+    challengers: Mapping[tuple[str, str], Target] = field(default_factory=lambda: MappingProxyType({}))
+
+    def target_of(self, endpoint: str, ref: Ref) -> Target | None:
+        """Where a version that the rules named is answered for an endpoint; None: nowhere at this moment."""
+        entry = self.endpoints.get(endpoint)
+        if isinstance(entry, Target) and entry.serving.key == ref.key:
+            return entry
+        return self.challengers.get((endpoint, ref.key))
 
     @property
     def serving(self) -> Mapping[str, Version]:
@@ -105,7 +118,8 @@ def resolve(snapshot: Snapshot, endpoint: str) -> Target | Refusal:
 def specs(document: Mapping[str, Any], kept: Mapping[str, Version] = MappingProxyType({})) -> list[Spec]:
     """What must be prepared before every endpoint of the document, and what answered until now, can answer."""
     found: list[Spec | None] = [version.preprocess for version in kept.values()]
-    for entry in document["endpoints"].values():
+    policy = document["policy"]
+    for entry in (*policy["endpoints"].values(), *(policy.get("versions") or {}).values()):
         with suppress(SpecInvalid):
             found.append(Spec.read(entry.get("preprocess")))
     return [spec for spec in dict.fromkeys(found) if spec is not None]
@@ -126,15 +140,22 @@ def build(
     try:
         if document["schema"] != SCHEMA:
             raise SnapshotInvalid(f"the snapshot has schema {document['schema']!r}; this door reads {SCHEMA}")
+        rules = read_policy(document["policy"])
         listed = sorted(document["servers"].items())
         servers = {name: ServerAddress(str(entry["http"]), str(entry["grpc"])) for name, entry in listed}
         ready = {name: dict(document["servers"][name]["ready"]) for name in servers}
         endpoints = {
-            name: _decide(name, entry, kept.get(name), ready, prepared) for name, entry in document["endpoints"].items()
+            name: _decide(name, entry, kept.get(name), ready, prepared)
+            for name, entry in document["policy"]["endpoints"].items()
         }
         refused = [name for name, entry in endpoints.items() if isinstance(entry, Refusal)]
         waiting = MappingProxyType({name: kept[name] for name in refused if name in kept})
-        return Snapshot(int(document["generation"]), MappingProxyType(endpoints), MappingProxyType(servers), waiting)
+        others = _challengers(rules, document["policy"], ready, prepared)
+        return Snapshot(
+            int(document["generation"]), MappingProxyType(endpoints), MappingProxyType(servers), waiting, rules, others
+        )
+    except PolicyInvalid as error:
+        raise SnapshotInvalid(str(error)) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise SnapshotInvalid(f"the snapshot lacks or misuses a field: {error!r}") from error
     except ValueError as error:
@@ -175,6 +196,25 @@ def _decide(
         f"endpoint {endpoint!r} is not ready: none of {len(ready)} model server(s) has version {desired.version} of "
         f"{desired.model!r} loaded{before}; ask again in a moment, or look at `rml status`",
     )
+
+
+def _challengers(
+    rules: Rules, document: Mapping[str, Any], ready: Mapping[str, Mapping[str, str]], prepared: Container[Spec]
+) -> Mapping[tuple[str, str], Target]:
+    """The targets of everything that may answer beside the champions, where it is ready."""
+    found: dict[tuple[str, str], Target] = {}
+    for name, endpoint in rules.endpoints.items():
+        for ref in endpoint.refs[1:]:
+            try:
+                spec = Spec.read(document["versions"][ref.key].get("preprocess"))
+                policy = Policy.read(document["endpoints"][name].get("policy"))
+            except SpecInvalid:  # of a kind or shape that this door does not know: the champion answers
+                continue
+            version = Version(ref.model, ref.version, ref.digest, spec)
+            replicas = tuple(server for server, models in ready.items() if _has(models, version))
+            if replicas and (spec is None or spec in prepared):
+                found[name, ref.key] = Target(name, version, replicas, is_desired=True, policy=policy)
+    return MappingProxyType(found)
 
 
 def _has(models: Mapping[str, str], wanted: Version) -> bool:

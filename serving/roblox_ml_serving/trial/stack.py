@@ -203,7 +203,7 @@ class TrialStack:
             endpoints[name] = entry
             ready[f"{name}/{VERSION}"] = package.digest
         address = {"http": self.triton_http, "grpc": self.triton_grpc, "ready": ready}
-        document = {"schema": 1, "generation": 1, "endpoints": endpoints, "servers": {SERVER: address}}
+        document = {"schema": 2, "generation": 1, "policy": {"endpoints": endpoints}, "servers": {SERVER: address}}
         store(self._home / "serving" / "snapshot.json", document, {})
 
     def _spawn(self, part: str, module: str, settings: Mapping[str, str]) -> None:

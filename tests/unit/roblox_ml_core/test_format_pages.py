@@ -10,6 +10,7 @@ from typing import Any
 from roblox_ml_core.digests import is_digest
 from roblox_ml_core.package import FORMATS, Signature, package_digest
 from roblox_ml_core.package.layout import package_findings
+from roblox_ml_core.policy import digest_of, read_policy
 
 PAGES = Path(__file__).resolve().parents[3] / "docs" / "formats"
 
@@ -28,9 +29,14 @@ def test_the_package_s_test_vector_has_its_digest() -> None:
 
 def test_the_snapshot_s_example_has_the_fields_that_are_served() -> None:
     _, (snapshot,) = _page("policy-snapshot.md")
-    endpoint = snapshot["endpoints"]["comment-sentiment"]
+    endpoint = snapshot["policy"]["endpoints"]["comment-sentiment"]
     fields = {"model", "alias", "version", "digest", "previous", "signature", "preprocess", "policy"}
+    fields |= {"unit", "canary", "shadows", "log", "limits"}
     assert set(endpoint) == fields
+    assert snapshot["digest"] == digest_of(snapshot["policy"])
+    policy = read_policy(snapshot["policy"])
+    assert policy.findings == () and policy.digest == snapshot["digest"]
+    assert [ref.version for ref in policy.endpoints["comment-sentiment"].refs] == [3, 4, 5]
     assert Signature.from_json(endpoint["signature"]).to_json() == endpoint["signature"]
     assert snapshot["servers"]["local"]["ready"] == {"comment-sentiment/3": endpoint["digest"]}
 

@@ -71,7 +71,7 @@ def test_an_endpoint_follows_its_alias_and_rolls_it_back(client: TestClient, dig
     assert _needed(client) == [1, 2]
     _ok(client.put("/v1/models/scale/aliases/champion", json={"version": 3}))
     assert _needed(client) == [2, 3]
-    assert _ok(client.get("/v1/snapshot"))["endpoints"]["e"]["previous"] == 2
+    assert _ok(client.get("/v1/snapshot"))["policy"]["endpoints"]["e"]["previous"] == 2
     rolled = _ok(client.post("/v1/endpoints/e/rollback"))
     assert (rolled["version"], rolled["from"], rolled["alias_moved"]) == (2, 3, "champion")
     assert _ok(client.get("/v1/models/scale/aliases/champion"))["version"] == 2
@@ -205,7 +205,7 @@ def test_a_deleted_version_is_no_longer_wanted_and_its_readers_are_told(
     assert after[0] > before[0]
     assert after[1] > before[1]
     assert _needed(client) == [2]
-    assert _ok(client.get("/v1/snapshot"))["endpoints"]["e"]["previous"] is None
+    assert _ok(client.get("/v1/snapshot"))["policy"]["endpoints"]["e"]["previous"] is None
 
 
 @pytest.mark.parametrize("path", ["/v1/snapshot", "/v1/servers/local/desired"])
@@ -237,7 +237,7 @@ def test_a_policy_is_kept_part_by_part_and_told_to_doors(client: TestClient, dig
 
     def told() -> tuple[int, Any]:
         snapshot = _ok(client.get("/v1/snapshot"))
-        return snapshot["generation"], snapshot["endpoints"]["e"]["policy"]
+        return snapshot["generation"], snapshot["policy"]["endpoints"]["e"]["policy"]
 
     assert put() == {"cache": {"entries": 0, "bytes": 0}, "queue": {"max_wait_ms": 200, "max_rows": 10_000}}
     before, _ = told()
@@ -274,4 +274,4 @@ def test_a_text_models_files_are_named_for_doors_and_no_other_models(
     }
     assert preprocess_of({"format": "onnx"}, manifest) is None
     _ok(client.put("/v1/endpoints/e", json={"model": "scale", "version": 1}))
-    assert _ok(client.get("/v1/snapshot"))["endpoints"]["e"]["preprocess"] is None
+    assert _ok(client.get("/v1/snapshot"))["policy"]["endpoints"]["e"]["preprocess"] is None

@@ -25,7 +25,7 @@ class FakeClient:
         self.reports: list[tuple[ModelState, ...]] = []
         self.idle = threading.Event()
 
-    def desired(self, server: str, after: int | None = None, wait: float = 0.0) -> DesiredModels:
+    def desired(self, server: str, after: int | None = None, wait: float = 0.0, role: str = "general") -> DesiredModels:
         self.asked.append((after, wait))
         if not self.script:
             self.idle.set()

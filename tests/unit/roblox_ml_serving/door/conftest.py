@@ -22,7 +22,7 @@ INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
 def snapshot(generation: int, endpoints: dict[str, Any], servers: dict[str, Any]) -> dict[str, Any]:
-    return {"schema": 1, "generation": generation, "endpoints": endpoints, "servers": servers}
+    return {"schema": 2, "generation": generation, "policy": {"endpoints": endpoints}, "servers": servers}
 
 
 def endpoint(model: str, version: int, previous: int | None = None) -> dict[str, Any]:

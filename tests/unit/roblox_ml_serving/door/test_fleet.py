@@ -12,7 +12,7 @@ from roblox_ml_serving.door.snapshot import build, resolve
 def world(fleet: Fleet, **servers: tuple[str, dict[str, str]]):
     """Adopt servers given as name = (address, ready); returns the target of endpoint e."""
     document = {
-        "schema": 1, "generation": 1, "endpoints": {"e": {"model": "m", "version": 1, "digest": "d"}},
+        "schema": 2, "generation": 1, "policy": {"endpoints": {"e": {"model": "m", "version": 1, "digest": "d"}}},
         "servers": {name: {"http": address, "grpc": address, "ready": ready} for name, (address, ready) in servers.items()},
     }  # fmt: skip
     snapshot = build(document)

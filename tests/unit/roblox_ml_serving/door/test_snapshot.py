@@ -23,9 +23,9 @@ ready_maps = st.dictionaries(
 ).map(lambda drawn: {key: digest(key[0], int(key[2])) if kind == "right" else "other" for key, kind in drawn.items()})
 documents = st.builds(
     lambda generation, endpoints, servers: {
-        "schema": 1,
+        "schema": 2,
         "generation": generation,
-        "endpoints": endpoints,
+        "policy": {"endpoints": endpoints},
         "servers": servers,
     },
     st.integers(0, 99),
@@ -56,8 +56,8 @@ def test_the_laws_of_resolution(history) -> None:
     for document in history:
         before = snapshot
         snapshot = build(document, before.serving)
-        assert set(snapshot.endpoints) == set(document["endpoints"])
-        for name, wished in document["endpoints"].items():
+        assert set(snapshot.endpoints) == set(document["policy"]["endpoints"])
+        for name, wished in document["policy"]["endpoints"].items():
             entry = resolve(snapshot, name)
             desired = holders(document, f"{wished['model']}/{wished['version']}", wished["digest"])
             kept = before.serving.get(name)
@@ -78,7 +78,7 @@ def test_the_laws_of_resolution(history) -> None:
 def make(version: int, ready: dict[str, str], previous: int | None = None, generation: int = 1):
     entry = {"model": "m", "version": version, "digest": f"d{version}", "previous": previous, "signature": {}}
     servers = {"s": {"http": "h:1", "grpc": "h:2", "ready": ready}}
-    return {"schema": 1, "generation": generation, "endpoints": {"e": entry}, "servers": servers}
+    return {"schema": 2, "generation": generation, "policy": {"endpoints": {"e": entry}}, "servers": servers}
 
 
 def test_the_target_carries_everything_a_request_needs() -> None:
@@ -108,7 +108,7 @@ def test_a_version_that_was_away_while_another_is_refused_answers_again() -> Non
     # What has answered and is lost is not replaced by the version before it.
     lost = build(make(3, {"m/2": "d2"}), build(make(3, {"m/3": "d3"}), snapshot.serving).serving)
     assert isinstance(resolve(lost, "e"), Refusal)
-    gone = build({**make(3, {}), "endpoints": {}}, snapshot.serving)
+    gone = build({**make(3, {}), "policy": {"endpoints": {}}}, snapshot.serving)
     assert gone.serving == {}  # a new endpoint of that name starts afresh
 
 
@@ -120,7 +120,7 @@ def test_other_bytes_under_the_same_number_do_not_answer() -> None:
 
 def test_before_the_first_snapshot_nothing_is_unknown_yet() -> None:
     assert resolve(EMPTY, "e").reason is Reason.NOT_READY
-    empty = build({"schema": 1, "generation": 0, "endpoints": {}, "servers": {}})
+    empty = build({"schema": 2, "generation": 0, "policy": {"endpoints": {}}, "servers": {}})
     assert resolve(empty, "e").reason is Reason.UNKNOWN_ENDPOINT
     assert "nothing is deployed" in resolve(empty, "e").message
 
@@ -129,11 +129,12 @@ def test_before_the_first_snapshot_nothing_is_unknown_yet() -> None:
     "document",
     [
         {},
-        {"schema": 2, "generation": 1, "endpoints": {}, "servers": {}},
-        {"schema": 1, "generation": "x", "endpoints": {}, "servers": {}},
-        {"schema": 1, "generation": 1, "endpoints": {"e": {}}, "servers": {}},
-        {"schema": 1, "generation": 1, "endpoints": {}, "servers": {"s": 3}},
-        {"schema": 1, "generation": 1, "endpoints": [], "servers": {}},
+        {"schema": 1, "generation": 1, "policy": {"endpoints": {}}, "servers": {}},
+        {"schema": 2, "generation": "x", "policy": {"endpoints": {}}, "servers": {}},
+        {"schema": 2, "generation": 1, "policy": {"endpoints": {"e": {}}}, "servers": {}},
+        {"schema": 2, "generation": 1, "policy": {"endpoints": {}}, "servers": {"s": 3}},
+        {"schema": 2, "generation": 1, "policy": {"endpoints": []}, "servers": {}},
+        {"schema": 2, "generation": 1, "policy": 3, "servers": {}},
         make(3, {}) | {"servers": {"s": {"http": "h", "grpc": "h", "ready": 3}}},
     ],
 )
@@ -142,7 +143,7 @@ def test_what_is_no_snapshot_is_refused_as_a_whole(document) -> None:
         build(document)
 
 
-keys = st.sampled_from(["schema", "generation", "endpoints", "servers", "e"])
+keys = st.sampled_from(["schema", "generation", "policy", "endpoints", "servers", "e"])
 leaves = st.none() | st.integers() | st.text(max_size=5)
 
 

@@ -1,0 +1,128 @@
+"""From what was decided to the policy that doors, clients and batch jobs read. Pure.
+
+Everything is resolved here: aliases to versions, names to digests. A reader needs no registry, and two readers of one policy
+cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Rows", "compile_policy"]
+
+Row = Mapping[str, Any]
+_AS_IT_IS = (
+    "model",
+    "alias",
+    "version",
+    "digest",
+    "previous",
+    "signature",
+    "preprocess",
+    "policy",
+    "unit",
+    "log",
+    "limits",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What the database holds, and what its references mean now.
+
+    `endpoints` are described (`endpoints.describe`); `aliases` is (model, alias) → version; `versions` is `model/version` →
+    digest and preprocessing, of every version that a row names.
+    """
+
+    endpoints: Sequence[Row]
+    aliases: Mapping[tuple[str, str], int]
+    versions: Mapping[str, Row]
+    layers: Sequence[Row] = ()
+    experiments: Sequence[Row] = ()
+    canaries: Sequence[Row] = ()
+    shadows: Sequence[Row] = ()
+    holdouts: Sequence[Row] = ()
+    switches: Sequence[str] = ()
+    named: set[str] = field(default_factory=set)
+
+    def ref(self, row: Row) -> str | None:
+        """`model/version` of a row that names a model by alias or version; None where it means nothing (any more)."""
+        version = row["version"] if row.get("alias") is None else self.aliases.get((row["model"], row["alias"]))
+        key = None if version is None else f"{row['model']}/{version}"
+        if key is None or key not in self.versions:
+            return None
+        self.named.add(key)
+        return key
+
+
+def compile_policy(rows: Rows) -> dict[str, Any]:
+    """The snapshot's `policy` (docs/formats/policy-snapshot.md)."""
+    known = {row["name"] for row in rows.endpoints}
+    canaries = {row["endpoint"]: row for row in rows.canaries}
+    endpoints = {}
+    for row in rows.endpoints:
+        name = row["name"]
+        rows.named.add(f"{row['model']}/{row['version']}")
+        if row["previous"] is not None:
+            rows.ref({"model": row["model"], "version": row["previous"]})
+        endpoints[name] = {
+            **{field: row[field] for field in _AS_IT_IS},
+            "canary": _canary(rows, canaries.get(name), row),
+            "shadows": list(_shadows(rows, (s for s in rows.shadows if s["endpoint"] == name))),
+        }
+    used = [row for row in rows.experiments if row["endpoint"] in known]
+    return {
+        "endpoints": endpoints,
+        "layers": {row["name"]: {"unit": row["unit"], "salt": f"layer/{row['name']}"} for row in rows.layers},
+        "experiments": {row["name"]: _experiment(rows, row) for row in used},
+        "holdouts": {
+            row["name"]: {
+                "unit": row["unit"], "salt": f"holdout/{row['name']}", "share": row["share"], "layers": list(row["layers"])
+            }
+            for row in rows.holdouts
+        },
+        "kill": {
+            **{what: what in rows.switches for what in ("experiments", "canaries", "shadows")},
+            "endpoints": sorted(s.removeprefix("endpoint/") for s in rows.switches if s.startswith("endpoint/")),
+        },
+        # Last: only now is it known which ones are named.
+        "versions": {key: dict(rows.versions[key]) for key in sorted(rows.named) if key in rows.versions},
+    }  # fmt: skip
+
+
+def _canary(rows: Rows, canary: Row | None, endpoint: Row) -> dict[str, Any] | None:
+    if canary is None:
+        return None
+    ref = rows.ref(canary)
+    if ref is None or ref == f"{endpoint['model']}/{endpoint['version']}":  # it has become the champion in another way
+        return None
+    return {"ref": ref, "share": canary["share"], "salt": canary["salt"]}
+
+
+def _shadows(rows: Rows, shadows: Iterable[Row]) -> Iterable[dict[str, Any]]:
+    for row in shadows:
+        if (ref := rows.ref(row)) is not None:
+            salt = f"shadow/{row['endpoint']}/{row['name']}"
+            yield {"name": row["name"], "ref": ref, "share": row["share"], "salt": salt}
+
+
+def _experiment(rows: Rows, row: Row) -> dict[str, Any]:
+    arms = [
+        {
+            "name": arm["name"],
+            "weight": arm["weight"],
+            "ref": None if arm["model"] is None else rows.ref(arm),
+            "params": arm["params"],
+        }
+        for arm in row["arms"]
+    ]
+    return {
+        "layer": row["layer"],
+        "endpoint": row["endpoint"],
+        "salt": f"experiment/{row['name']}/{row['round']}",
+        "ranges": [list(stretch) for stretch in row["ranges"]],
+        "arms": arms,
+        "targeting": row["targeting"],
+    }
