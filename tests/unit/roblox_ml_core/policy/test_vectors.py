@@ -101,9 +101,10 @@ def plain_decide(policy: dict[str, Any], endpoint: str, unit_id: str | None, con
             answer |= {"ref": canary["ref"], "role": "canary"}
     for shadow in entry.get("shadows", ()):
         key = request or unit_id
-        if key and not policy["kill"]["shadows"] and shadow["ref"] != answer["ref"]:
-            if plain_bucket(shadow["salt"], key) < shadow["share"] and shadow["ref"] not in answer["shadows"]:
-                answer["shadows"].append(shadow["ref"])
+        if not key or policy["kill"]["shadows"] or shadow["ref"] in (answer["ref"], *answer["shadows"]):
+            continue
+        if plain_bucket(shadow["salt"], key) < shadow["share"]:
+            answer["shadows"].append(shadow["ref"])
     return answer
 
 
