@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, SecretStr, TypeAdapter, model_validator
+from pydantic import AliasChoices, BaseModel, Field, SecretStr, TypeAdapter, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "IssuerSettings",
     "MlflowSettings",
     "NotifySettings",
+    "RecordsSettings",
     "TritonSettings",
 ]
 
@@ -251,6 +252,9 @@ class DoorSettings(BaseSettings):
     poll_wait_s: float = Field(default=20.0, gt=0, description="how long one poll for a new snapshot waits")
     deadline_s: float = Field(default=30.0, gt=0, description="deadline of a request that names none")
     max_body_bytes: int = Field(default=64 << 20, gt=0, description="largest request body")
+    require_token: bool = Field(
+        default=False, description="ask for a token on loopback too; a door that listens elsewhere always does"
+    )
 
     @property
     def base_url(self) -> str:
@@ -259,6 +263,39 @@ class DoorSettings(BaseSettings):
     @property
     def grpc_address(self) -> str:
         return self.grpc or f"{self.host}:{self.grpc_port}"
+
+
+class RecordsSettings(BaseSettings):
+    """What doors keep of their work: request log, exposures, outcome events, shadow comparisons (``RML_RECORDS``: where)."""
+
+    model_config = SettingsConfigDict(env_prefix="RML_RECORDS_", extra="ignore", populate_by_name=True)
+
+    url: str = Field(
+        default="",
+        validation_alias=AliasChoices("url", "RML_RECORDS", "RML_RECORDS_URL"),
+        description="folder or bucket (s3:) of the records; empty: the folder `records` in the home",
+    )
+    enabled: bool = Field(default=True, description="keep records at all")
+    flush_s: float = Field(default=5.0, gt=0, description="longest time a row waits in memory")
+    flush_rows: int = Field(default=50_000, gt=0, description="rows of one stream that are written at once")
+    buffer_rows: int = Field(default=200_000, gt=0, description="rows of one stream in memory; more are dropped")
+    buffer_bytes: int = Field(default=64 << 20, gt=0, description="bodies of one stream in memory; more are dropped")
+    body_bytes: int = Field(default=64 << 10, ge=0, description="longer bodies are left out of their row")
+    keep_free_bytes: int = Field(default=256 << 20, ge=0, description="what a full disk keeps for others")
+    sweep_s: float = Field(
+        default=3600.0, ge=0, description="how often a door deletes what has been kept long enough; 0: never"
+    )
+    retention_days: int = Field(default=90, ge=1, description="how long outcome events are kept, which no endpoint owns")
+    data_class: str = Field(default="internal", description="data class of outcome events")
+    shadow_pending: int = Field(default=256, ge=0, description="shadow questions that wait or run; more are dropped")
+    shadow_bytes: int = Field(default=32 << 20, ge=0, description="bytes of these; more are dropped")
+    shadow_concurrency: int = Field(default=8, gt=0, description="questions to one shadow at once")
+    shadow_deadline_s: float = Field(default=10.0, gt=0, description="how long a shadow may take, waiting included")
+    shadow_pressure: int = Field(default=256, gt=0, description="requests under way in the door above which shadows wait")
+
+    def resolve(self, home: HomeSettings) -> str:
+        """Where the records are: a URL or a folder."""
+        return self.url or str(home.root / "records")
 
 
 class TritonSettings(BaseSettings):
@@ -271,6 +308,7 @@ class TritonSettings(BaseSettings):
     grpc_port: int = Field(default=18001, ge=0, le=65535)
     metrics_port: int = Field(default=18002, ge=0, le=65535)
     dir: Path | None = Field(default=None, description="installation folder; empty: found by the serving package")
+    preload: Path | None = Field(default=None, description="library loaded before all others, for example tcmalloc")
 
     @property
     def http_address(self) -> str:
@@ -309,3 +347,7 @@ class AgentSettings(BaseSettings):
         default=True, description="text models: each instance on a core of its own, where there is one per core"
     )
     metrics_port: int = Field(default=0, ge=0, le=65535, description="Prometheus port of the agent; 0: none")
+    metrics_host: str = Field(default=_LOOPBACK, description="address of that port; in a pod 0.0.0.0")
+    package: Path | None = Field(default=None, description="a package that lies here already and is always wanted")
+    package_ref: str = Field(default="", description="what that package must be: name/3@<digest>")
+    leave: bool = Field(default=False, description="on SIGTERM, say that nothing is here: in a pod Triton ends too")

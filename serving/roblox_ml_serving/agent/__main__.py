@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from roblox_ml_core.errors import RmlError
 from roblox_ml_core.registry import RegistryClient
 from roblox_ml_core.settings import AgentSettings, HomeSettings, TritonSettings
 from roblox_ml_core.telemetry import configure_logging
 
 from .loop import Agent
+from .seed import read_seed
 
 LOCK_WAIT_S = 10.0
 
@@ -27,7 +29,12 @@ def main() -> int:
     if lock is None:
         print(f"another agent already looks after the server {settings.server!r} of {home.root}", file=sys.stderr)
         return 1
-    agent = Agent(settings, TritonSettings(), home, lambda: RegistryClient(actor=f"agent:{settings.server}"))
+    try:
+        seed = read_seed(settings.package, settings.package_ref) if settings.package is not None else None
+    except RmlError as error:  # another package than the one named: nothing of it may be served
+        print(error, file=sys.stderr)
+        return 1
+    agent = Agent(settings, TritonSettings(), home, lambda: RegistryClient(actor=f"agent:{settings.server}"), seed)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         agent.stop()
@@ -37,7 +44,7 @@ def main() -> int:
     if settings.metrics_port:
         from prometheus_client import start_http_server
 
-        start_http_server(settings.metrics_port, addr="127.0.0.1")
+        start_http_server(settings.metrics_port, addr=settings.metrics_host)
     agent.run()
     return 0
 

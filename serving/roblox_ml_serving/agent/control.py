@@ -119,9 +119,14 @@ class Reporter(threading.Thread):
             # Many things change in a burst; a report that follows at once would be stale at once.
             due = not self._wake.wait(self._heartbeat_s if last is not None else RETRY_S[2])
 
-    def stop(self) -> None:
+    def stop(self, *, leave: bool = False) -> None:
+        """Stop. `leave`: say that nothing is here any more, so that doors stop asking before Triton ends."""
         self._stopping = True
         self._wake.set()
+        if leave:
+            if self.is_alive():
+                self.join(2.0)  # a heartbeat after the farewell would bring us back
+            self._report(())
 
     def _report(self, states: Sequence[ModelState]) -> bool:
         try:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from roblox_ml_core.errors import RmlError
 from roblox_ml_core.names import triton_name
 from roblox_ml_core.registry import DesiredModel, ModelState, RegistryClient
 from roblox_ml_core.settings import AgentSettings, HomeSettings, TritonSettings
-from roblox_ml_core.storage import BlobStore
 from roblox_ml_core.telemetry import log
 
 from ..triton import processes
@@ -23,6 +22,7 @@ from .environments import cores
 from .ledger import Ledger
 from .memory import Expected
 from .plan import Action, Check, Key, Limits, Load, Observed, Refuse, Reload, Unload, Wanted, plan
+from .seed import Seed, SeededStore
 from .triton import TRANSITIONS, Triton
 from .worker import Worker
 
@@ -38,16 +38,22 @@ class Agent:
     """Keeps one Triton equal to the control plane's wishes until it is stopped."""
 
     def __init__(
-        self, agent: AgentSettings, triton: TritonSettings, home: HomeSettings, client: Callable[[], RegistryClient]
+        self,
+        agent: AgentSettings,
+        triton: TritonSettings,
+        home: HomeSettings,
+        client: Callable[[], RegistryClient],
+        seed: Seed | None = None,
     ) -> None:
         self._settings = agent
+        self._seed = seed
         self._wake = threading.Event()
         self._stopping = False
         self._instances = agent.instances or cores()
         self._limits = Limits(agent.memory_budget_mb * 2**20, agent.grace_s, agent.max_attempts)
         self.ledger = Ledger(agent.probe_s, self._something_changed)
         self._triton = Triton(triton.grpc_address, load_timeout_s=agent.load_timeout_s)
-        store = BlobStore(home.store_url, token=home.read_token())
+        store = SeededStore(home.store_url, seed, token=home.read_token())
         self._expected = Expected(self._instances, store.get)
         self._worker = Worker(self._triton, store, self.ledger, home.root, self._instances, agent.pin)
         wishes_path = home.root / "serving" / f"desired-{agent.server}.json"
@@ -72,7 +78,7 @@ class Agent:
                     self._reporter.start()
                     reporting = True
                 self._wake.wait(self._settings.tick_s)
-        self._reporter.stop()
+        self._reporter.stop(leave=self._settings.leave)
         self._wishes.stop()
 
     def stop(self) -> None:
@@ -81,7 +87,7 @@ class Agent:
 
     def round(self, pool: ThreadPoolExecutor) -> None:
         """One look and one plan. Nothing that goes wrong here ends the agent."""
-        wishes = {Key(model.model, model.version): model for model in self._wishes.models}
+        wishes = {Key(model.model, model.version): model for model in self._wanted()}
         wanted = [Wanted(key, model.digest, self._expected(model)) for key, model in wishes.items()]
         try:
             observed = self._observe(set(wishes))
@@ -153,14 +159,19 @@ class Agent:
             self.ledger.end(key)
             self._wake.set()
 
+    def _wanted(self) -> Sequence[DesiredModel]:
+        """What the control plane wants, and what the pod brought with it."""
+        wishes = self._wishes.models
+        return wishes if self._seed is None else self._seed.join(wishes)
+
     def _adopting(self) -> bool:
-        return self.ledger.adopting({Key(model.model, model.version) for model in self._wishes.models})
+        return self.ledger.adopting({Key(model.model, model.version) for model in self._wanted()})
 
     def _states(self) -> list[ModelState]:
-        return self.ledger.states([Wanted(Key(m.model, m.version), m.digest) for m in self._wishes.models])
+        return self.ledger.states([Wanted(Key(m.model, m.version), m.digest) for m in self._wanted()])
 
     def _digests_in_use(self) -> set[str]:
-        return {model.digest for model in self._wishes.models}
+        return {model.digest for model in self._wanted()}
 
     def _something_changed(self) -> None:
         self._reporter.changed()

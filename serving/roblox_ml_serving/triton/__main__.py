@@ -31,6 +31,9 @@ def main() -> int:  # noqa: RET503 - exec does not return
     except RmlError as error:
         print(error, file=sys.stderr)
         return 1
+    if settings.preload is not None and not settings.preload.is_file():
+        print(f"RML_TRITON_PRELOAD names {settings.preload}, which is no file here", file=sys.stderr)
+        return 1
     repository = home.root / "serving" / "models"
     repository.mkdir(parents=True, exist_ok=True)
     if not hold_lock(repository.parent / "triton.lock", repository):
@@ -39,7 +42,7 @@ def main() -> int:  # noqa: RET503 - exec does not return
     remove_stale_memory(shm_prefix(repository))
     arguments = command(installation, settings, repository)
     sys.stdout.flush()
-    os.execve(arguments[0], arguments, environment(installation))  # noqa: S606 - becoming Triton is this module's purpose
+    os.execve(arguments[0], arguments, environment(installation, preload=settings.preload))  # noqa: S606 - becoming Triton is this module's purpose
 
 
 def hold_lock(path: Path, repository: Path) -> bool:

@@ -51,8 +51,13 @@ def command(installation: Installation, settings: TritonSettings, repository: Pa
     ]
 
 
-def environment(installation: Installation, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The process environment: the stub finds its packages through PATH, and each instance computes on one thread."""
+def environment(
+    installation: Installation, base: Mapping[str, str] | None = None, preload: Path | None = None
+) -> dict[str, str]:
+    """The process environment: the stub finds its packages through PATH, and each instance computes on one thread.
+
+    `preload`: a library loaded before all others; an allocator, usually.
+    """
     result = dict(os.environ if base is None else base)
     result["PATH"] = f"{installation.python.parent}{os.pathsep}{result.get('PATH', os.defpath)}"
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -62,4 +67,6 @@ def environment(installation: Installation, base: Mapping[str, str] | None = Non
         result.pop(variable, None)
     # Models need no secret of ours, and a model's code could print its environment.
     result.pop("RML_TOKEN", None)
+    if preload is not None:
+        result["LD_PRELOAD"] = str(preload)
     return result

@@ -73,13 +73,25 @@ def test_a_killed_stub_is_replaced(two, eventually) -> None:
     assert "1 of its 2 instance processes ended" in two.log("agent")
 
 
-def test_a_killed_triton_is_filled_again(two, eventually) -> None:
+def test_a_killed_triton_is_filled_again(two, build, tmp_path, eventually) -> None:
+    """With everything that may be asked: the champion, the one before, an arm of an experiment, a shadow."""
+    arm = two.publish(build["text"](tmp_path / "arm", seed=2), "text")
+    shadow = two.publish(build["text"](tmp_path / "shadow", seed=3), "text")
+    with two.client() as client:
+        client.put_layer("ranking")
+        arms = {"control": {"ref": "text/2", "weight": 5000}, "new": {"ref": f"text/{arm}", "weight": 5000}}
+        client.put_experiment("newer", {"endpoint": "text", "layer": "ranking", "share": 1000, "arms": arms})
+        client.put_shadow("text", "next", f"text/{shadow}")
+    every = (*RESIDENT, f"text/{arm}", f"text/{shadow}")
+    two.wait_ready(*every)
     two.kill("triton")
     eventually("the doors are told", lambda: two.ready() == {})
     two.start("triton")
-    two.wait_ready(*RESIDENT)
-    assert answers(two, "text.1")
-    assert answers(two, "text.2")
+    two.wait_ready(*every)
+    assert all(answers(two, f"text.{version}") for version in (1, 2, arm, shadow))
+    with two.client() as client:
+        client.stop_experiment("newer", "tested")
+        client.delete_shadow("text", "next")
 
 
 def test_without_the_control_plane_a_restarted_triton_and_agent_serve_the_last_wishes(two, eventually) -> None:
@@ -122,3 +134,23 @@ def test_a_version_nobody_wants_leaves_triton_and_the_disk(two, eventually) -> N
     with urllib.request.urlopen(urllib.request.Request(f"http://{two.http}/v2/repository/index", b"{}")) as answer:
         loaded = {model["name"] for model in json.load(answer) if model.get("state") == "READY"}
     assert loaded == {name for public in ("text.1", "text.2", "matmul.1") for name in (public, f"{public}.batch")}
+
+
+def test_a_pod_brings_its_package_with_it(two, build, tmp_path, eventually) -> None:
+    """As KServe starts a pod: the package lies there, no control plane answers, and another package is refused."""
+    package = build["text"](tmp_path / "package", seed=7)
+    two.kill("control")
+    two.kill("agent")
+    two.settings |= {"RML_AGENT_PACKAGE": str(package.root), "RML_AGENT_PACKAGE_REF": f"brought/3@{'0' * 64}"}
+    assert two.start("agent").wait(timeout=20) == 1
+    assert "expected " + "0" * 64 in two.log("agent")
+    two.settings |= {"RML_AGENT_PACKAGE_REF": f"brought/3@{package.digest}", "RML_AGENT_LEAVE": "true"}
+    two.start("agent")
+    eventually("the brought version answers", lambda: answers(two, "brought.3"))
+    two.start("control")
+    # Doors learn of it beside everything else that is wanted, and that it leaves as soon as the pod is told to.
+    two.wait_ready("brought/3", *RESIDENT)
+    agent = two.running.pop("agent")
+    agent.terminate()
+    assert agent.wait(timeout=20) == 0
+    assert two.ready() == {}
