@@ -46,7 +46,7 @@ def snips(reward: Sequence[float] | Any, weight: Any, *, alpha: float = 0.05) ->
     if total <= 0:
         raise ValueError("all weights are zero: the new policy would never do what was logged")
     estimate = float((weight * reward).sum() / total)
-    error = sqrt(float(np.square(weight * (reward - estimate)).sum())) / total
+    error = sqrt(float(np.square(weight * (reward - estimate)).sum())) / float(total)
     return _interval(estimate, error, alpha)
 
 

@@ -12,7 +12,9 @@ from roblox_ml_platform.analysis.special import log_beta, log_gamma, normal_quan
 ALPHA, PEEK = 0.05, 100
 
 
-def simulated(rng: np.random.Generator, runs: int, peeks: int, every: int, lift: float, *, skewed: bool = False) -> Moments:
+def simulated(
+    rng: np.random.Generator, runs: int, peeks: int, every: int, lift: float, *, skewed: bool = False
+) -> Moments:
     """Running sums at each peek: users come one by one and get either arm by a coin; arrays (runs, peeks, 2)."""
     shape = (runs, peeks, 2)
     n, a, aa = np.zeros(shape), np.zeros(shape), np.zeros(shape)
