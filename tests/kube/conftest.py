@@ -4,9 +4,9 @@
     RML_TEST_STEP_IMAGE=…                   the step image, pullable or loaded there (made by `make step-image`)
     AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, RML_TEST_BUCKET     an S3 server that its pods reach
 
-Without the first, `../shared/kube/testcluster` is started (root, and the packages its help names), the image is built
-with `scripts/build_step_image.py` and loaded; afterwards the cluster is taken down. Where neither is possible the tests are
-skipped, and say why.
+Without the first, `../shared/kube/testcluster` is started with KServe's controller (root, and the packages its help
+names); afterwards it is taken down. Tests that run steps also need the image: it is built with `scripts/build_step_image.py`
+and loaded. Where one of this is impossible the tests are skipped, and say why.
 """
 
 from __future__ import annotations
@@ -38,7 +38,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def started(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def up(shared: Path) -> Iterator[tuple[str, str]]:
+    """A cluster: the kubeconfig's path, and what starting it said. One for all tests, since a machine has room for one."""
+    if kubeconfig := os.environ.get("RML_TEST_KUBECONFIG"):
+        yield kubeconfig, ""
+        return
+    tool = shared / "kube" / "testcluster"
+    if not tool.is_file() or os.geteuid() != 0:
+        pytest.skip("no cluster: set RML_TEST_KUBECONFIG, or run as root beside ../shared/kube/testcluster")
+    command = [str(tool), "up", "--nodes", "real", "--with", "s3,kserve", "--crds", "kserve,gateway-api"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        if done.returncode:
+            pytest.skip(f"the test cluster did not start: {done.stderr.strip()[-400:]}")
+        yield done.stdout.strip().splitlines()[-1], done.stderr
+    finally:
+        if "is in use" not in done.stderr:  # somebody else's
+            subprocess.run([str(tool), "down"], check=False, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def started(up: tuple[str, str], shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Where the cluster is: kubeconfig, image, bucket, keys, and the address of this machine as pods see it."""
     if kubeconfig := os.environ.get("RML_TEST_KUBECONFIG"):
         missing = [name for name in (*KEYS[:3], "RML_TEST_BUCKET", "RML_TEST_STEP_IMAGE") if not os.environ.get(name)]
@@ -50,36 +70,19 @@ def started(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             "bucket": os.environ["RML_TEST_BUCKET"], "host": os.environ.get("RML_TEST_HOST", ""),
         }  # fmt: skip
         return
-    tool = shared / "kube" / "testcluster"
-    if not tool.is_file() or os.geteuid() != 0:
-        pytest.skip("no cluster: set RML_TEST_KUBECONFIG, or run as root beside ../shared/kube/testcluster")
-    up = subprocess.run(
-        [str(tool), "up", "--nodes", "real", "--with", "s3", "--crds", "none"], capture_output=True, text=True
-    )
-    if up.returncode:
-        pytest.skip(f"the test cluster did not start: {up.stderr.strip()[-400:]}")
-    try:
-        said = re.search(r"s3: (\S+), access key (\S+), secret key (\S+), bucket (\S+)", up.stderr)
-        assert said, up.stderr
-        archive = tmp_path_factory.mktemp("image") / "step.tar"
-        command = [
-            sys.executable,
-            str(ROOT / "scripts" / "build_step_image.py"),
-            "--output",
-            str(archive),
-            "--tag",
-            IMAGE,
-        ]
-        built = subprocess.run(command, capture_output=True, text=True)
-        if built.returncode:
-            pytest.skip(f"the step image could not be built: {(built.stdout + built.stderr).strip()[-400:]}")
-        subprocess.run([str(tool), "load", str(archive)], check=True, capture_output=True)
-        yield {
-            **dict(zip(KEYS, (*said.groups()[:3], "us-east-1"), strict=True)), "bucket": said[4], "image": IMAGE,
-            "kubeconfig": up.stdout.strip().splitlines()[-1], "host": "10.123.0.1",
-        }  # fmt: skip
-    finally:
-        subprocess.run([str(tool), "down"], check=False, capture_output=True)
+    said = re.search(r"s3: (\S+), access key (\S+), secret key (\S+), bucket (\S+)", up[1])
+    assert said, up[1]
+    archive = tmp_path_factory.mktemp("image") / "step.tar"
+    script = ROOT / "scripts" / "build_step_image.py"
+    command = [sys.executable, str(script), "--output", str(archive), "--tag", IMAGE]
+    built = subprocess.run(command, capture_output=True, text=True)
+    if built.returncode:
+        pytest.skip(f"the step image could not be built: {(built.stdout + built.stderr).strip()[-400:]}")
+    subprocess.run([str(shared / "kube" / "testcluster"), "load", str(archive)], check=True, capture_output=True)
+    yield {
+        **dict(zip(KEYS, (*said.groups()[:3], "us-east-1"), strict=True)), "bucket": said[4], "image": IMAGE,
+        "kubeconfig": up[0], "host": "10.123.0.1",
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="session")

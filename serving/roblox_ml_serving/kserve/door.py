@@ -12,7 +12,6 @@ from .pods import (
     container_security,
     disruption_budget,
     env,
-    field_env,
     labels,
     metadata,
     platform_env,
@@ -46,7 +45,6 @@ def _deployment(installation: Installation, door: Door, selector: Json) -> Json:
         "env": [
             *platform_env(installation),
             *env(RML_DOOR_HOST="0.0.0.0", RML_DOOR_PORT=str(HTTP_PORT), RML_DOOR_GRPC_PORT=str(GRPC_PORT)),  # noqa: S104
-            field_env("RML_DOOR_NAME", "metadata.name"),
         ],
         "ports": [
             {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},

@@ -25,9 +25,13 @@ SCHEME = "rml://"
 
 def reference_of(uri: str) -> Reference:
     """The version that a URI names. It must be pinned: an alias may have moved by the time the pod restarts."""
-    found = parse_reference(uri.removeprefix(SCHEME)) if uri.startswith(SCHEME) else None
+    hint = f"write {SCHEME}name/3@<digest>"
+    try:
+        found = parse_reference(uri.removeprefix(SCHEME)) if uri.startswith(SCHEME) else None
+    except Invalid as error:
+        raise Invalid(f"{uri!r} names no package: {error.message}", hint=hint) from error
     if found is None or found.digest is None:
-        raise Invalid(f"{uri!r} names no package", hint=f"write {SCHEME}name/3@<digest>")
+        raise Invalid(f"{uri!r} names no package", hint=hint)
     return found
 
 

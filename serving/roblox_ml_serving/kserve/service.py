@@ -79,7 +79,10 @@ def _autoscaler(scaling: Scaling) -> str:
 
 
 def _autoscaling(model: Model, scaling: Scaling) -> Json:
-    """Scale up at once and by half, down slowly: a new replica loads models before it helps."""
+    """By CPU, KServe makes the autoscaler, with the cluster's defaults. By waiting time, KEDA does, as told here.
+
+    Up at once and by half, down slowly: a new replica loads models before it helps.
+    """
     behavior = {
         "scaleUp": {
             "stabilizationWindowSeconds": 0,
@@ -100,7 +103,7 @@ def _autoscaling(model: Model, scaling: Scaling) -> Json:
     if scaling.fixed:
         return {}
     resource = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": scaling.target}}
-    return {"autoScaling": {"metrics": [{"type": "Resource", "resource": resource}], "behavior": behavior}}
+    return {"autoScaling": {"metrics": [{"type": "Resource", "resource": resource}]}}
 
 
 def _queue_query(model: Model) -> str:

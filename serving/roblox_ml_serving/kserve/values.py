@@ -21,6 +21,8 @@ __all__ = ["Door", "Installation", "ManifestInvalid", "Model", "Resources", "Sca
 
 # KServe names the Service "<name>-predictor", and a Service's name is a DNS label.
 MAX_NAME = 63 - len("-predictor")
+# Our own storage container's, and those of KServe's.
+SCHEMES = ("rml", "s3", "gs", "pvc", "oci", "hf", "https", "http", "hdfs", "webhdfs")
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?\Z")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
@@ -150,6 +152,8 @@ class Model:
             yield f"digest {self.digest!r} is no sha256 (64 hex digits); without it nobody can check what was fetched"
         if self.storage_uri and "://" not in self.storage_uri:
             yield f"storage_uri {self.storage_uri!r} needs a scheme, for example s3://bucket/packages/{self.digest[:12]}…"
+        elif self.storage_uri and self.storage_uri.partition("://")[0] not in SCHEMES:
+            yield f"storage_uri {self.storage_uri!r}: no storage initializer knows this scheme; {', '.join(SCHEMES)} are known"
 
     @property
     def reference(self) -> str:

@@ -139,17 +139,18 @@ def test_a_version_nobody_wants_leaves_triton_and_the_disk(two, eventually) -> N
 def test_a_pod_brings_its_package_with_it(two, build, tmp_path, eventually) -> None:
     """As KServe starts a pod: the package lies there, no control plane answers, and another package is refused."""
     package = build["text"](tmp_path / "package", seed=7)
+    version = two.publish(package, "brought")
     two.kill("control")
     two.kill("agent")
-    two.settings |= {"RML_AGENT_PACKAGE": str(package.root), "RML_AGENT_PACKAGE_REF": f"brought/3@{'0' * 64}"}
+    two.settings |= {"RML_AGENT_PACKAGE": str(package.root), "RML_AGENT_PACKAGE_REF": f"brought/{version}@{'0' * 64}"}
     assert two.start("agent").wait(timeout=20) == 1
     assert "expected " + "0" * 64 in two.log("agent")
-    two.settings |= {"RML_AGENT_PACKAGE_REF": f"brought/3@{package.digest}", "RML_AGENT_LEAVE": "true"}
+    two.settings |= {"RML_AGENT_PACKAGE_REF": f"brought/{version}@{package.digest}", "RML_AGENT_LEAVE": "true"}
     two.start("agent")
-    eventually("the brought version answers", lambda: answers(two, "brought.3"))
+    eventually("the brought version answers", lambda: answers(two, f"brought.{version}"))
     two.start("control")
     # Doors learn of it beside everything else that is wanted, and that it leaves as soon as the pod is told to.
-    two.wait_ready("brought/3", *RESIDENT)
+    two.wait_ready(f"brought/{version}", *RESIDENT)
     agent = two.running.pop("agent")
     agent.terminate()
     assert agent.wait(timeout=20) == 0
