@@ -20,6 +20,7 @@ __all__ = ["EVERYTHING", "ROLES", "Action", "Decision", "Grant", "Limit", "Resou
 class Action(StrEnum):
     """What can be done to a thing."""
 
+    INFER = "infer"  # ask a live model: what a game server's token is for
     VIEW = "view"
     RUN = "run"
     REGISTER = "register"
@@ -31,7 +32,9 @@ class Action(StrEnum):
 _LADDER = (Action.VIEW, Action.RUN, Action.REGISTER, Action.PROMOTE)
 # Each rung holds the rungs below it, so a role is named by the most that it allows.
 ROLES: dict[str, frozenset[Action]] = {
-    **{action.value: frozenset(_LADDER[: rung + 1]) for rung, action in enumerate(_LADDER)},
+    "infer": frozenset({Action.INFER}),
+    "view": frozenset({Action.VIEW}),
+    **{action.value: frozenset({*_LADDER[: rung + 1], Action.INFER}) for rung, action in enumerate(_LADDER) if rung},
     "serve": frozenset({Action.VIEW, Action.SERVE}),
     "admin": frozenset(Action),
 }

@@ -16,6 +16,7 @@ from .targeting import holds
 __all__ = ["decide", "decide_for"]
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+_NOBODY = ("", "")
 
 
 def decide(
@@ -46,7 +47,7 @@ def decide_for(entry: EndpointPolicy, unit_id: str | None, context: Mapping[str,
     exposures: list[Exposure] = []
     arms: list[tuple[str, str]] = []
     params: dict[str, Any] = {}
-    chosen = False
+    chosen = _NOBODY
     out = _held_out(entry, unit_id, context) if entry.holdouts else None
     for layer in entry.layers:
         if layer.unit == entry.unit:
@@ -71,9 +72,9 @@ def decide_for(entry: EndpointPolicy, unit_id: str | None, context: Mapping[str,
         if arm.params:
             params.update(arm.params)
         if arm.ref is not None:
-            ref, role, chosen = arm.ref, "arm", True
+            ref, role, chosen = arm.ref, "arm", arm.pair
     request = _text(context.get("inference_id"))
-    if entry.canary is not None and not chosen:
+    if entry.canary is not None and chosen is _NOBODY:
         key = unit_id or request
         if key and _bucket(entry.canary.seed, key) < entry.canary.share:
             ref, role = entry.canary.ref, "canary"

@@ -200,6 +200,7 @@ class Decision(NamedTuple):
         shadows: versions that are asked too, and whose answer nobody gets.
         log_rate: how many of 10,000 requests are logged.
         exposures: one for each of `arms`.
+        chosen: the (experiment, arm) that chose `ref`; two empty texts where none did.
     """
 
     endpoint: str
@@ -211,3 +212,4 @@ class Decision(NamedTuple):
     shadows: tuple[Ref, ...] = ()
     log_rate: int = 10_000
     exposures: tuple[Exposure, ...] = ()
+    chosen: tuple[str, str] = ("", "")

@@ -1,27 +1,15 @@
-"""A request body that the door itself reads, and a client that may go away while it is answered.
-
-Only endpoints with preprocessing need either: everything else passes as bytes, and its model server answers to nobody.
-"""
+"""A request body that the door itself reads: only endpoints with preprocessing need it, everything else passes as bytes."""
 
 from __future__ import annotations
 
-import asyncio
 import zlib
-from collections.abc import Awaitable, Sequence
-from typing import TypeVar
-
-from roblox_ml_core.http.asgi import Receive
+from collections.abc import Sequence
 
 from .refusals import Reason, Refused
 
-__all__ = ["HungUp", "decode_body", "while_connected"]
+__all__ = ["decode_body"]
 
-T = TypeVar("T")
 _WINDOW = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
-
-
-class HungUp(Exception):
-    """The client closed its connection while its answer was computed."""
 
 
 def decode_body(headers: Sequence[tuple[bytes, bytes]], body: bytes, limit: int) -> tuple[bytes, int | None]:
@@ -55,32 +43,3 @@ def _inflate(body: bytes, window: int, limit: int) -> bytes:
     if not decoder.eof:
         raise Refused(Reason.BAD_REQUEST, "the compressed body ends too early; send all of it")
     return plain
-
-
-async def while_connected(work: Awaitable[T], receive: Receive) -> T:
-    """The result of `work`, which is cancelled when the client hangs up. The request's body has been received.
-
-    Raises:
-        HungUp: it did.
-    """
-    here = asyncio.current_task()
-    assert here is not None
-    gone = False
-
-    def hung_up(_: object) -> None:
-        nonlocal gone
-        if not watching.cancelled():
-            gone = True
-            here.cancel()
-
-    watching = asyncio.ensure_future(receive())
-    watching.add_done_callback(hung_up)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if gone and here.uncancel() == 0:
-            raise HungUp from None
-        raise
-    finally:
-        watching.remove_done_callback(hung_up)
-        watching.cancel()

@@ -1,9 +1,10 @@
-"""The model servers behind the door: their connections, and which of the ready ones takes the next request."""
+"""The model servers behind the door: their connections, and which of the ready ones takes the next request (see health.py)."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any
@@ -12,11 +13,11 @@ import grpc
 from roblox_ml_core.http import Pool
 from roblox_ml_core.telemetry import log
 
+from .health import Health, pick, usable
 from .snapshot import ServerAddress, Snapshot, Target
 
 __all__ = ["Fleet", "Server"]
 
-REST_S = 1.0  # how long a server that lost a connection is asked last
 _DRAIN_S = 30.0
 _GRPC_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -40,8 +41,8 @@ class Server:
         self.pool = Pool(address.http)
         self.channel: Any = grpc.aio.insecure_channel(address.grpc, options=_GRPC_OPTIONS)
         self.model_infer = self.unary("ModelInfer")
-        self.in_flight = 0
-        self.resting_until = 0.0
+        self.health = Health(time.monotonic())
+        self.under_way: dict[str, int] = {}  # by Triton's name of the version
 
     def unary(self, method: str) -> UnaryCall:
         """A call of a v2 method whose request and answer stay bytes."""
@@ -57,7 +58,6 @@ class Fleet:
 
     def __init__(self) -> None:
         self._servers: dict[str, Server] = {}
-        self._turn = 0
         self._closing: set[asyncio.Task[None]] = set()
 
     def update(self, snapshot: Snapshot) -> None:
@@ -81,29 +81,26 @@ class Fleet:
             self._drain(self._servers.pop(name))
 
     def choose(self, target: Target, avoid: Collection[Server] = ()) -> Server | None:
-        """The ready server with the fewest requests in flight, in turn among equals.
-
-        One that has just lost a connection comes last: it fails fast, so it would always look the least busy.
-        """
-        servers = [
-            found for name in target.replicas if (found := self._servers.get(name)) is not None and found not in avoid
-        ]
-        if len(servers) < 2:
-            return servers[0] if servers else None
+        """One of the ready servers: of two drawn at random the less busy one."""
+        names = target.replicas
+        if len(names) == 1:
+            found = self._servers.get(names[0])
+            return None if found is None or found in avoid else found
+        servers = [server for name in names if (server := self._servers.get(name)) is not None and server not in avoid]
+        if not servers:
+            return None
         now = time.monotonic()
-        self._turn += 1
-        offset = self._turn % len(servers)
-        in_turn = servers[offset:] + servers[:offset]
-        return min(in_turn, key=lambda server: (server.resting_until > now, server.in_flight))
+        return pick(usable(servers, now), now, random.getrandbits(48))
+
+    def failed(self, server: Server, *, lost: bool) -> None:
+        """A request to this server did not come back."""
+        now = time.monotonic()
+        out = sum(one.health.ejected_until > now for one in self._servers.values())
+        server.health.failed(now, lost=lost, may_leave_out=2 * (out + 1) <= len(self._servers))
 
     def named(self, names: Iterable[str]) -> list[Server]:
         """Those of `names` that there are."""
         return [found for name in names if (found := self._servers.get(name)) is not None]
-
-    @staticmethod
-    def rest(server: Server) -> None:
-        """Ask this server last for a moment."""
-        server.resting_until = time.monotonic() + REST_S
 
     async def close(self) -> None:
         await asyncio.gather(*(server.close() for server in self._servers.values()), *self._closing)

@@ -10,17 +10,31 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from math import ceil
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import grpc
 from tritonclient.grpc import service_pb2 as v2
 
+from ..preprocess.kinds import Call
 from . import inference_id
+from .documents import server_metadata
 from .fleet import Server
+from .recording import Served
 from .refusals import Reason, Refused
-from .rest import server_metadata
 from .rewrite import Malformed, Names, rename_request, rename_response, scan, wrap
-from .service import TIMEOUT_HEADER, VERSION_HEADER, Door, Lost, timeout_seconds
+from .service import (
+    ARMS_HEADER,
+    CONTEXT_HEADER,
+    FALLBACK_HEADER,
+    TIMEOUT_HEADER,
+    UNIT_HEADER,
+    VERSION_HEADER,
+    Door,
+    Lost,
+    arms_text,
+    read_unit,
+    timeout_seconds,
+)
 from .snapshot import Target
 
 __all__ = ["GrpcDoor"]
@@ -29,7 +43,32 @@ SERVICE = "/inference.GRPCInferenceService/"
 # Triton's own words for "I do not hold that version" and for a connection that ended.
 _LOST = frozenset((grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND))
 _CLIENT_FAULT = frozenset(("INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "CANCELLED"))
+# A challenger that does not answer must leave the champion time to.
+_CHALLENGERS_PART = 0.5
 Context = Any  # grpc.aio.ServicerContext, which has no types
+
+
+class _Asked(NamedTuple):
+    """What a call's metadata say."""
+
+    identity: str
+    timeout: float
+    unit: str | None
+    context: str | None
+    authorization: str | None
+
+    @classmethod
+    def read(cls, context: Context, default_s: float) -> _Asked:
+        """Raises `Refused` for what cannot be used."""
+        found = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        timeout = timeout_seconds(found.get(TIMEOUT_HEADER), default_s)
+        return cls(
+            inference_id.keep_or_make(found.get(inference_id.HEADER)),
+            min(timeout, context.time_remaining() or timeout),
+            read_unit(found.get(UNIT_HEADER)),
+            found.get(CONTEXT_HEADER),
+            found.get("authorization"),
+        )
 
 
 class UpstreamStatus(Exception):
@@ -86,74 +125,101 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
         return guarded
 
     async def _infer(self, method: str, request: bytes, context: Context) -> bytes:
-        metadata = {key: value for key, value in context.invocation_metadata() or () if key.startswith("x-rml-")}
-        identity = inference_id.keep_or_make(metadata.get(inference_id.HEADER))
-        answer = [(inference_id.HEADER, identity)]
+        asked = _Asked.read(context, self._door.settings.deadline_s)
+        answer = [(inference_id.HEADER, asked.identity)]
         context.set_trailing_metadata(answer)
-        timeout = timeout_seconds(metadata.get(TIMEOUT_HEADER), self._door.settings.deadline_s)
         try:
-            target, response = await self._infer_one(request, min(timeout, context.time_remaining() or timeout))
+            response, said = await self._infer_one(request, asked)
         except Refused as refused:
             if (seconds := refused.refusal.retry_after) is not None:
                 answer.append(("retry-after-ms", str(max(1, ceil(seconds * 1000)))))
                 context.set_trailing_metadata(answer)
             raise
-        context.set_trailing_metadata([*answer, (VERSION_HEADER, target.version_text)])
+        context.set_trailing_metadata([*answer, *said])
         return response
 
-    async def _infer_one(self, request: bytes, timeout: float) -> tuple[Target, bytes]:
+    async def _infer_one(self, request: bytes, asked: _Asked) -> tuple[bytes, list[tuple[str, str]]]:
+        """The answer, and what is said of it: version, arms, whether the champion answered for a challenger."""
         started = time.monotonic()
         door = self._door
         names = scan(request)
         endpoint = names.name
         first = door.target(endpoint)
+        door.auth.check(asked.authorization, first.serving.model)
         if names.version:
             raise door.refuse_version(endpoint)
-        meter = door.metrics.meter(endpoint, first.version_text, "grpc")
-        meter.in_flight.inc()
-        code = "INTERNAL"
+        decision, target = door.decide(endpoint, asked.unit, asked.context, asked.identity)
+        meter = door.metrics.meter(endpoint, target.version_text, "grpc", decision.role, decision.chosen)
+        meter.in_flight += 1
+        code, response = "INTERNAL", b""
+        served = Served(asked.identity, "grpc", asked.unit, decision)
+        served.reached(target, 500, fallback=False)
 
-        async def call(server: Server, target: Target) -> bytes:
-            payload = rename_request(request, names, target.triton_model, target.version_text)
-            return await _exchange(server.model_infer, target, payload, timeout - (time.monotonic() - started))
+        async def ask(target: Target, challenges: bool) -> bytes:
+            left = asked.timeout * (_CHALLENGERS_PART if challenges else 1.0) - (time.monotonic() - started)
+            try:
+                return await self._ask_one(
+                    target, request, names, left, Call(asked.identity, asked.unit, decision.params)
+                )
+            except UpstreamStatus as status:
+                if challenges and status.code not in _CLIENT_FAULT:
+                    raise Refused(Reason.BAD_UPSTREAM, f"{target.serving.key}: {status.details[:200]}") from None
+                raise
 
         try:
-            if (handler := door.handler(first)) is not None:
-                answer = await handler.grpc(request, asyncio.get_running_loop().time() + timeout)
-                code = "OK"
-                return first, answer
-            target, response = await door.ask(endpoint, "grpc", call)
-            if target is not first:
-                meter.in_flight.dec()
-                meter = door.metrics.meter(endpoint, target.version_text, "grpc")
-                meter.in_flight.inc()
-            try:
-                renamed = rename_response(response, endpoint)
-            except Malformed as error:
-                raise Refused(
-                    Reason.BAD_UPSTREAM, f"endpoint {endpoint!r}: its server sent a broken message: {error}"
-                ) from None
-            code = "OK"
-            return target, renamed
+            reached, response, why = await door.with_fallback(decision, target, ask)
+            code = "OK" if why is None else why.refusal.reason.grpc_code
+            served.reached(reached, 200, fallback=why is not None)
+            said = [(VERSION_HEADER, reached.version_text)]
+            if decision.arms:
+                said.append((ARMS_HEADER, arms_text(decision).decode()))
+            if why is not None:
+                said.append((FALLBACK_HEADER, "1"))
+            return response, said
         except Refused as refused:
             code = refused.refusal.reason.grpc_code
+            served.reached(target, refused.refusal.reason.http_status, fallback=False)
             raise
         except UpstreamStatus as status:
             code = status.code
+            served.reached(target, 400 if code in _CLIENT_FAULT else 500, fallback=False)
             raise
         except asyncio.CancelledError:
             code = "CANCELLED"  # the client hung up, or its own deadline passed: no failure of ours
+            served.reached(target, 499, fallback=False)
             raise
         finally:
-            meter.in_flight.dec()
-            meter.done(code, time.monotonic() - started, failed=code != "OK" and code not in _CLIENT_FAULT)
+            meter.in_flight -= 1
+            seconds = time.monotonic() - started
+            meter.done(code, seconds, failed=code != "OK" and code not in _CLIENT_FAULT)
+            door.recorder.record(served, seconds, request, response)
+
+    async def _ask_one(self, target: Target, request: bytes, names: Names, left: float, facts: Call) -> bytes:
+        door = self._door
+        handler = door.handler(target)
+        if handler is not None:
+            return await handler.grpc(request, asyncio.get_running_loop().time() + left, facts)
+        until = time.monotonic() + left
+
+        async def call(server: Server, target: Target) -> bytes:
+            payload = rename_request(request, names, target.triton_model, target.version_text)
+            return await _exchange(server.model_infer, target, payload, until - time.monotonic())
+
+        response = await door.ask(target, "grpc", call)
+        try:
+            return rename_response(response, target.endpoint)
+        except Malformed as error:
+            raise Refused(
+                Reason.BAD_UPSTREAM, f"endpoint {target.endpoint!r}: its server sent a broken message: {error}"
+            ) from None
 
     async def _stream_infer(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Each request of the stream is one inference, answered in order; an error is a message, not the stream's end."""
-        timeout = self._door.settings.deadline_s
         async for request in requests:
             try:
-                _, response = await self._infer_one(request, min(timeout, context.time_remaining() or timeout))
+                # An id of its own for each: they are inferences of their own.
+                asked = _Asked.read(context, self._door.settings.deadline_s)._replace(identity=inference_id.make())
+                response, _ = await self._infer_one(request, asked)
                 yield wrap(2, response)
             except Refused as refused:
                 yield wrap(1, refused.refusal.message.encode())
@@ -193,7 +259,8 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _forward(self, method: str, request: bytes, context: Context) -> tuple[Target, bytes]:
         names: Names = scan(request)
-        self._door.target(names.name)
+        found = self._door.target(names.name)
+        self._door.auth.check(dict(context.invocation_metadata() or ()).get("authorization"), found.serving.model)
         if names.version:
             raise self._door.refuse_version(names.name)
         default = self._door.settings.deadline_s
@@ -203,7 +270,7 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
             payload = rename_request(request, names, target.triton_model, target.version_text)
             return await _exchange(server.unary(method), target, payload, timeout)
 
-        return await self._door.ask(names.name, "grpc", call)
+        return found, await self._door.ask(found, "grpc", call)
 
 
 async def _exchange(call: Callable[..., Awaitable[bytes]], target: Target, payload: bytes, timeout: float) -> bytes:

@@ -7,24 +7,24 @@ server.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
+import ipaddress
 import logging
 import signal
 import socket
 from collections.abc import Callable
 
 import grpc
-import uvicorn
+from roblox_ml_core.http.server import Limits, Server
 from roblox_ml_core.settings import ControlPlaneSettings, DoorSettings, HomeSettings
 from roblox_ml_core.storage import BlobStore
 from roblox_ml_core.telemetry import log
 
 from ..preprocess import Prepared
 from ..preprocess.files import Files
+from .authentication import Authentication
 from .follower import Follower
 from .grpc_door import GrpcDoor
-from .one_write import OneWriteProtocol
 from .rest import RestDoor
 from .service import Door
 
@@ -67,29 +67,22 @@ async def serve(
     follower = Follower(door, control=control, home=home, prepared=prepared)
     follower.start_from_disk()
     following = asyncio.create_task(follower.run())
-    web = uvicorn.Server(
-        uvicorn.Config(
-            RestDoor(door), http=OneWriteProtocol, ws="none", proxy_headers=False, lifespan="off", log_config=None, access_log=False,
-            server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=int(_DRAIN_S),
-        )
-    )  # fmt: skip
-    web.capture_signals = contextlib.nullcontext  # this process has handlers of its own
+    loopback = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
+    door.auth = Authentication(home.read_token(), anonymous=loopback and not settings.require_token)
+    web = Server(RestDoor(door), Limits(body_bytes=settings.max_body_bytes, body_s=settings.deadline_s))
     await grpc_server.start()
-    serving = asyncio.create_task(web.serve(sockets=[listening]))
-    while not (web.started or serving.done()):  # bound is not yet listening: an early client would be refused
-        await asyncio.sleep(0.001)
+    await web.start(listening)
     rest_port = int(listening.getsockname()[1])
     log(logger, logging.INFO, "listening", rest=f"{settings.host}:{rest_port}", grpc=f"{settings.host}:{grpc_port}")
     if announce is not None:
         announce(rest_port, grpc_port)
     stopping = asyncio.create_task(stop.wait())
-    ended, _ = await asyncio.wait({stopping, serving, following}, return_when=asyncio.FIRST_COMPLETED)
+    ended, _ = await asyncio.wait({stopping, following}, return_when=asyncio.FIRST_COMPLETED)
     following.cancel()
     stopping.cancel()
-    web.should_exit = True
-    await asyncio.gather(grpc_server.stop(_DRAIN_S), serving, return_exceptions=True)
+    await asyncio.gather(grpc_server.stop(_DRAIN_S), web.stop(_DRAIN_S), return_exceptions=True)
     await asyncio.gather(following, stopping, return_exceptions=True)
-    await asyncio.gather(follower.close(), prepared.close(), door.fleet.close())
+    await asyncio.gather(follower.close(), prepared.close(), door.fleet.close(), door.recorder.close())
     for task in ended:
         task.result()  # a follower or server that ended by itself did so with an error: let it be seen
 

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from roblox_ml_core.policy import Decision, decide_for
 from roblox_ml_core.settings import DoorSettings
 
+from .authentication import Authentication
+from .budget import RetryBudget
 from .fleet import Fleet, Server
 from .metrics import Metrics
+from .recording import Recorder
 from .refusals import Reason, Refusal, Refused
 from .snapshot import EMPTY, Snapshot, Target, resolve
 
 if TYPE_CHECKING:
     from ..preprocess import Handler, Prepared
 
-__all__ = ["Door", "Lost", "read_context", "read_unit", "timeout_seconds"]
+__all__ = ["Door", "Lost", "arms_text", "read_context", "read_unit", "timeout_seconds"]
 
 TIMEOUT_HEADER = "x-rml-timeout-ms"
 VERSION_HEADER = "x-rml-model-version"
@@ -44,6 +47,9 @@ class Door:
         self.metrics = Metrics()
         self.fleet = Fleet()
         self.snapshot: Snapshot = EMPTY
+        self.retries = RetryBudget()
+        self.auth: Authentication = Authentication(None, anonymous=True)  # the process sets the real one
+        self.recorder: Recorder = Recorder()
         self.prepared: Prepared | None = None  # set by the process that owns this door
         self._confirmed = time.monotonic()
         self.metrics.generation.set_function(lambda: self.snapshot.generation)
@@ -54,7 +60,8 @@ class Door:
         self.fleet.update(snapshot)
         self.snapshot = snapshot
         if self.prepared is not None:
-            self.prepared.adopt([entry for entry in snapshot.endpoints.values() if isinstance(entry, Target)])
+            champions = [entry for entry in snapshot.endpoints.values() if isinstance(entry, Target)]
+            self.prepared.adopt([*champions, *snapshot.challengers.values()])
 
     def confirm(self, age_s: float = 0.0) -> None:
         """The control plane said, `age_s` seconds ago, that the snapshot in use is the current one."""
@@ -111,37 +118,97 @@ class Door:
         )
 
     async def ask(
-        self, endpoint: str, protocol: str, call: Callable[[Server, Target], Awaitable[T]]
-    ) -> tuple[Target, T]:
+        self, target: Target, protocol: str, call: Callable[[Server, Target], Awaitable[T]], *, again: bool = True
+    ) -> T:
         """Call a ready server; when it is lost, once more, on another one if there is one (inference may run twice).
 
+        The second attempt costs a part of the retry budget, and asks the newest snapshot, which may know better by now.
+
         Raises:
-            Refused: no version is ready, or two attempts were lost.
+            Refused: every attempt was lost, or the version has as much under way as it may.
         """
+        self.retries.earn()
         lost: list[str] = []
         avoid: list[Server] = []
-        while len(lost) < 2:
-            target = self.target(endpoint)  # again for the second attempt: the snapshot may know better by now
+        while True:
             server = self.fleet.choose(target, avoid) or self.fleet.choose(target)
             if server is None:
                 raise Refused(
-                    Reason.NOT_READY, f"the servers of endpoint {endpoint!r} have just left; ask again in a moment"
+                    Reason.NOT_READY,
+                    f"the servers of endpoint {target.endpoint!r} have just left; ask again in a moment",
                 )
-            server.in_flight += 1
+            name, health = target.triton_model, server.health
+            running = server.under_way.get(name, 0)
+            if target.concurrency and running >= target.concurrency:
+                raise Refused(
+                    Reason.BUSY,
+                    f"endpoint {target.endpoint!r} has {running} requests under way on {server.name}, as many as it may; "
+                    "ask again in a moment",
+                    max(0.05, health.latency_s),
+                )
+            server.under_way[name] = running + 1
+            health.in_flight += 1
+            started = time.monotonic()
             try:
-                return target, await call(server, target)
+                answer = await call(server, target)
             except Lost as error:
-                self.fleet.rest(server)
+                self.fleet.failed(server, lost=True)
                 avoid.append(server)
                 lost.append(f"{server.name}: {error}")
+            except Refused as refused:
+                if refused.refusal.reason is Reason.DEADLINE:
+                    self.fleet.failed(server, lost=False)
+                raise
+            else:
+                health.succeeded(time.monotonic() - started)
+                return answer
             finally:
-                server.in_flight -= 1
-            if len(lost) == 1:
-                self.metrics.retries.labels(protocol).inc()
+                server.under_way[name] -= 1
+                health.in_flight -= 1
+            if not again or len(lost) > 1 or not self.retries.spend():
+                break
+            self.metrics.retries.labels(protocol).inc()
+            target = self.newest(target)
+        asked = "asked twice" if len(lost) > 1 else "asked once"
         raise Refused(
             Reason.UPSTREAM_LOST,
-            f"no model server answered for endpoint {endpoint!r}, asked twice ({'; '.join(lost)}); ask again in a moment",
+            f"no model server answered for endpoint {target.endpoint!r}, {asked} ({'; '.join(lost)}); ask again in a moment",
         )
+
+    def newest(self, target: Target) -> Target:
+        """The same version's target in the snapshot of this moment; the one given where it has none any more."""
+        entry = self.snapshot.endpoints.get(target.endpoint)
+        if isinstance(entry, Target) and entry.serving.key == target.serving.key:
+            return entry
+        return self.snapshot.challengers.get((target.endpoint, target.serving.key)) or (
+            entry if isinstance(entry, Target) else target
+        )
+
+    async def with_fallback(
+        self,
+        decision: Decision,
+        target: Target,
+        ask: Callable[[Target, bool], Awaitable[T]],
+    ) -> tuple[Target, T, Refused | None]:
+        """The answer of `target`; where that is a challenger and fails, once, the champion's, and why.
+
+        `ask(target, is_challenger)` raises `Refused` when the model did not answer; what a model says of the client's input is an answer.
+        """
+        if decision.role == "champion" or target.serving.key == decision.champion.key:
+            return target, await ask(target, False), None
+        try:
+            return target, await ask(target, True), None
+        except Refused as refused:
+            if refused.refusal.reason.http_status < 429:
+                raise  # the client's own mistake
+            self.metrics.fallbacks.labels(target.endpoint, target.version_text).inc()
+            champion = self.target(target.endpoint)
+            return champion, await ask(champion, False), refused
+
+
+def arms_text(decision: Decision) -> bytes:
+    """`experiment=arm,…`, as answers carry it."""
+    return ",".join([f"{experiment}={arm}" for experiment, arm in decision.arms]).encode()
 
 
 def read_context(text: str) -> dict[str, Any]:

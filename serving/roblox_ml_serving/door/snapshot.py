@@ -62,6 +62,7 @@ class Target:
     replicas: tuple[str, ...]
     is_desired: bool  # False: the version before answers because the desired one is not ready yet
     policy: Policy = DEFAULT
+    concurrency: int = 0  # requests under way on one server; 0: no limit
     triton_model: str = field(init=False)
     http_base: bytes = field(init=False)
     version_text: str = field(init=False)
@@ -183,7 +184,10 @@ def _decide(
     for candidate in candidates:
         replicas = tuple(server for server, models in ready.items() if _has(models, candidate))
         if replicas and (candidate.preprocess is None or candidate.preprocess in prepared):
-            return Target(endpoint, candidate, replicas, is_desired=candidate == desired, policy=policy)
+            limits = entry.get("limits") or {}
+            return Target(
+                endpoint, candidate, replicas, candidate == desired, policy, int(limits.get("concurrency") or 0)
+            )
     if spec is not None and spec not in prepared:
         return Refusal(
             Reason.NOT_READY,
@@ -213,7 +217,7 @@ def _challengers(
             version = Version(ref.model, ref.version, ref.digest, spec)
             replicas = tuple(server for server, models in ready.items() if _has(models, version))
             if replicas and (spec is None or spec in prepared):
-                found[name, ref.key] = Target(name, version, replicas, is_desired=True, policy=policy)
+                found[name, ref.key] = Target(name, version, replicas, True, policy, endpoint.concurrency)
     return MappingProxyType(found)
 
 

@@ -7,8 +7,8 @@ the files onto the disk and keeps them there, `kinds` knows which module handles
 
 from __future__ import annotations
 
-from .kinds import Handler, Kind
+from .kinds import Call, Handler, Kind
 from .prepared import Prepared
 from .spec import Policy, Spec, SpecInvalid
 
-__all__ = ["Handler", "Kind", "Policy", "Prepared", "Spec", "SpecInvalid"]
+__all__ = ["Call", "Handler", "Kind", "Policy", "Prepared", "Spec", "SpecInvalid"]

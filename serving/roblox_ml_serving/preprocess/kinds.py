@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from ..door.service import Door
     from ..door.snapshot import Target
 
-__all__ = ["KINDS", "Handler", "Kind", "open_kind"]
+__all__ = ["KINDS", "Call", "Handler", "Kind", "open_kind"]
 
 #: kind → module with a function `open_kind(door) -> Kind`; imported on first use, so that a door whose endpoints need
 #: none of a kind's libraries does not load them.
 KINDS = {"text": "roblox_ml_serving.text.endpoint"}
 
 Headers = list[tuple[bytes, bytes]]
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is known of one request besides its body.
+
+    Attributes:
+        unit: the endpoint's unit id, if the client gave one.
+        params: what the arms of the unit's experiments say, merged.
+    """
+
+    inference_id: str
+    unit: str | None = None
+    params: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
 
 
 class Handler(Protocol):
@@ -27,10 +44,10 @@ class Handler(Protocol):
         Refused: the door's own answer, as everywhere in the door.
     """
 
-    async def rest(self, body: bytes, json_length: int | None, deadline: float) -> tuple[Headers, bytes]:
+    async def rest(self, body: bytes, json_length: int | None, deadline: float, call: Call) -> tuple[Headers, bytes]:
         """Headers and body of the answer to a v2 request; `deadline` on the loop's clock."""
 
-    async def grpc(self, message: bytes, deadline: float) -> bytes:
+    async def grpc(self, message: bytes, deadline: float, call: Call) -> bytes:
         """The `ModelInferResponse` to a `ModelInferRequest`, both as bytes."""
 
 

@@ -25,6 +25,7 @@ from ..backends.rml_text_tokens import Encoded, Tokens, as_text
 from ..door.refusals import Reason, Refused
 from ..door.service import Door
 from ..door.snapshot import Target, Version
+from ..preprocess.kinds import Call
 from ..preprocess.spec import Policy
 from .answer import to_grpc, to_rest
 from .batching import Cost, Queue
@@ -105,7 +106,7 @@ class TextKind:
         self._door = door
         self._measures = Measures(door.metrics.registry)
         self._serving: dict[Version, _Serving] = {}
-        self._endpoints: dict[str, TextEndpoint] = {}
+        self._endpoints: dict[tuple[str, str], TextEndpoint] = {}  # by endpoint and version: challengers answer too
         self._caches: dict[str, tuple[Policy, AnswerCache]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -113,29 +114,31 @@ class TextKind:
         return TextModel.read(files)
 
     def handler(self, target: Target, loaded: TextModel) -> TextEndpoint:
-        known = self._endpoints.get(target.endpoint)
+        key = (target.endpoint, target.serving.key)
+        known = self._endpoints.get(key)
         if known is None or known.target is not target:
             serving = self._serving.get(target.serving)
             if serving is None:
                 serving = self._serving[target.serving] = _Serving(self._door, self._measures, target.serving, loaded)
             serving.replicas.names = target.replicas
             known = TextEndpoint(target, loaded, serving.dispatcher, self._cache(target), self._measures)
-            self._endpoints[target.endpoint] = known
+            self._endpoints[key] = known
         return known
 
     def adopt(self, targets: Collection[Target]) -> None:
-        now = {target.endpoint: target for target in targets}
+        now = {(target.endpoint, target.serving.key): target for target in targets}
         served = {target.serving for target in targets}
-        for name in [name for name in self._endpoints if name not in now]:
-            del self._endpoints[name]
-        for name in [name for name in self._caches if name not in now or not now[name].policy.caches]:
+        caching = {target.endpoint for target in targets if target.policy.caches}
+        for name in [name for name in self._caches if name not in caching]:
             del self._caches[name]
             for gauge in (self._measures.cached, self._measures.cached_bytes):
                 gauge.remove(name)
-        for name, target in now.items():
-            known = self._endpoints.get(name)
-            if known is not None and known.target.serving != target.serving and name in self._caches:
-                self._caches[name][1].invalidate(known.target.serving.digest)
+        for key in list(self._endpoints):
+            known, target = self._endpoints[key], now.get(key)
+            if target is None or target.serving != known.target.serving:
+                del self._endpoints[key]
+                if key[0] in self._caches:
+                    self._caches[key[0]][1].invalidate(known.target.serving.digest)
         for target in targets:
             if (serving := self._serving.get(target.serving)) is not None:
                 serving.replicas.names = target.replicas
@@ -185,13 +188,13 @@ class TextEndpoint:
         self._truncated = measures.truncated.labels(target.endpoint)
 
     async def rest(
-        self, body: bytes, json_length: int | None, deadline: float
+        self, body: bytes, json_length: int | None, deadline: float, call: Call
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
         request = await self._read(len(body), deadline, from_rest, body, json_length, self._names)
         outputs = await self._outputs(request, deadline)
         return await self._write(request, to_rest, outputs)
 
-    async def grpc(self, message: bytes, deadline: float) -> bytes:
+    async def grpc(self, message: bytes, deadline: float, call: Call) -> bytes:
         request = await self._read(len(message), deadline, from_grpc, message, self._names)
         outputs = await self._outputs(request, deadline)
         return await self._write(request, to_grpc, outputs)

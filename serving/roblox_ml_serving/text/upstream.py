@@ -26,6 +26,7 @@ from roblox_ml_core.http import (
 )
 
 from ..door.fleet import Fleet, Server
+from ..door.health import usable
 from ..door.refusals import Reason, Refused
 from ..door.snapshot import Version
 from .batching import Row
@@ -56,7 +57,7 @@ class Replicas:
         if len(found) < 2:
             return found
         now = time.monotonic()
-        return [server for server in found if server.resting_until <= now] or found
+        return list(usable(found, now))
 
     def instances(self, server: Server) -> int:
         """As the server's configuration says; one until it has answered."""
@@ -66,7 +67,7 @@ class Replicas:
         return known or 1
 
     async def compute(self, server: Server, rows: Sequence[Row], deadline: float) -> list[Any]:
-        server.in_flight += 1
+        server.health.in_flight += 1
         try:
             headers, body = encode(rows)
             response = await server.pool.request(
@@ -75,7 +76,7 @@ class Replicas:
         except DeadlineExceeded as error:
             raise Refused(Reason.DEADLINE, f"{self._what} did not answer before the deadline ({error})") from error
         except (ConnectFailed, ConnectionLost) as error:
-            self._fleet.rest(server)
+            self._fleet.failed(server, lost=True)
             self._instances.pop(server, None)  # it may come back with another number of them
             raise BatchLost(f"{server.name}: {error.message}") from error
         except PoolBusy as error:
@@ -83,11 +84,11 @@ class Replicas:
         except (ProtocolViolation, ResponseTooLarge) as error:
             raise Refused(Reason.BAD_UPSTREAM, f"{self._what}: {error}") from error
         finally:
-            server.in_flight -= 1
+            server.health.in_flight -= 1
         if response.status != 200:
             said = response.body[:300].decode(errors="replace")
             if response.status >= 500 or response.status == 404 or b"unknown model" in response.body[:512]:
-                self._fleet.rest(server)
+                self._fleet.failed(server, lost=True)
                 raise BatchLost(f"{server.name}: {said}")
             raise Refused(Reason.BAD_UPSTREAM, f"{self._what}: its server answered {response.status}: {said}")
         try:

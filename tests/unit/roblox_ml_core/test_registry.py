@@ -53,7 +53,7 @@ def test_polling_states_what_is_known_and_waits_longer() -> None:
     desired = _client({"generation": 4, "models": [model]}, seen=seen).desired("local", after=3, wait=20)
     assert desired.generation == 4
     assert desired.models[0].manifest["a"]["size"] == 1
-    assert dict(seen[0].url.params) == {"after": "3", "wait": "20"}
+    assert dict(seen[0].url.params) == {"after": "3", "wait": "20", "role": "general"}
     assert seen[0].extensions["timeout"]["read"] > 20
     _client({"generation": 1}, seen=seen).snapshot()
     assert "after" not in seen[1].url.params

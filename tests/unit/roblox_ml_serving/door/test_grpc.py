@@ -119,13 +119,11 @@ def test_a_client_that_hangs_up_is_not_an_error_of_the_door(with_world) -> None:
             call = raw_call(channel, "ModelInfer")(REQUEST.SerializeToString())
             await asked.wait()
             call.cancel()
-        label = 'endpoint="sentiment",protocol="grpc",version="3"'
-        while f"rml_door_in_flight{{{label}}} 0.0" not in (
-            text := (await world.client.get(f"{world.url}/metrics")).text
-        ):
+        label = 'endpoint="sentiment",protocol="grpc",role="champion",version="3"'
+        while f'code="CANCELLED",{label}}} 1.0' not in (text := (await world.client.get(f"{world.url}/metrics")).text):
             await asyncio.sleep(0.005)
         assert f'rml_door_requests_total{{code="CANCELLED",{label}}} 1.0' in text
-        assert "rml_door_errors_total{" not in text
+        assert f"rml_door_errors_total{{{label}}} 0.0" in text
 
     with_world(scenario)
 

@@ -1,0 +1,105 @@
+"""One REST exchange with a model server, and its answer under the endpoint's name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from math import ceil
+
+from roblox_ml_core.http import (
+    ConnectFailed,
+    ConnectionLost,
+    DeadlineExceeded,
+    PoolBusy,
+    ProtocolViolation,
+    Response,
+    ResponseTooLarge,
+)
+from roblox_ml_core.http.messages import Header, Reply, json_reply
+
+from .fleet import Server
+from .refusals import Reason, Refused
+from .rewrite import rename_json
+from .service import Lost
+from .snapshot import Target
+
+__all__ = ["HEADER_LENGTH", "exchange", "pass_on", "refuse"]
+
+HEADER_LENGTH = b"inference-header-content-length"
+_RETURNED = frozenset((b"content-type", b"content-encoding"))
+_NOT_JSON = b"failed to parse the request JSON"
+
+
+async def exchange(
+    server: Server, target: Target, method: bytes, what: bytes, headers: Sequence[Header], body: bytes, deadline: float
+) -> Response:
+    """Ask one server; `what` is the path behind the version's.
+
+    Raises:
+        Lost: it did not answer, or does not hold the version.
+        Refused: it did, in a way that asking another one does not mend.
+    """
+    try:
+        response = await server.pool.request(method, target.http_base + what, headers, body, deadline=deadline)
+    except (ConnectFailed, ConnectionLost) as error:
+        raise Lost(error.message) from error
+    except DeadlineExceeded as error:
+        raise Refused(
+            Reason.DEADLINE, f"endpoint {target.endpoint!r} did not answer before the deadline ({error})"
+        ) from error
+    except PoolBusy as error:
+        raise Refused(Reason.OVERLOADED, f"endpoint {target.endpoint!r} is overloaded: {error}") from error
+    except (ProtocolViolation, ResponseTooLarge) as error:
+        raise Refused(Reason.BAD_UPSTREAM, f"endpoint {target.endpoint!r}: {error}") from error
+    if response.status >= 400 and _lacks_model(response):
+        raise Lost(_error_text(response))
+    if response.status == 500 and _NOT_JSON in response.body[:512]:
+        return response._replace(status=400)  # Triton calls a client's broken JSON its own internal error
+    return response
+
+
+def pass_on(target: Target, response: Response) -> Reply:
+    """The model's answer under the endpoint's name. Only the head of a plain body is touched."""
+    body = response.body
+    headers: list[Header] = []
+    length, coded = None, False
+    for pair in response.headers:
+        name = pair[0]
+        if name in _RETURNED:
+            headers.append(pair)
+            coded = coded or name == b"content-encoding"
+        elif name == HEADER_LENGTH:
+            length = pair[1]
+    if response.status == 200 and not coded:
+        renamed = rename_json(body, target.triton_model, target.endpoint)
+        if length is not None and length.isdigit():
+            length = b"%d" % (int(length) + len(renamed) - len(body))
+        body = renamed
+    if length is not None:
+        headers.append((HEADER_LENGTH, length))
+    return Reply(response.status, headers, body)
+
+
+def refuse(refused: Refused, extra: Sequence[Header] = ()) -> Reply:
+    """The door's own answer."""
+    reason = refused.refusal.reason
+    headers = list(extra)
+    if (seconds := refused.refusal.retry_after) is not None:
+        headers.append((b"retry-after", b"%d" % max(1, ceil(seconds))))
+        headers.append((b"retry-after-ms", b"%d" % max(1, ceil(seconds * 1000))))
+    if reason is Reason.UNAUTHENTICATED:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return json_reply(reason.http_status, {"error": refused.refusal.message}, headers)
+
+
+def _lacks_model(response: Response) -> bool:
+    """The server does not hold the version although it was reported ready: it has just restarted, or is full."""
+    return response.status in (404, 503) or (response.status == 400 and b"unknown model" in response.body[:512])
+
+
+def _error_text(response: Response) -> str:
+    try:
+        document = json.loads(response.body)
+        return str(document["error"])[:300]
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {response.status}"

@@ -1,0 +1,41 @@
+"""What is kept of a request: a row for the log, one for each new exposure, and the question for the shadows."""
+
+from __future__ import annotations
+
+from roblox_ml_core.policy import Decision
+
+from .snapshot import Target
+
+__all__ = ["Recorder", "Served"]
+
+
+class Served:
+    """One request as it went: who was to answer, who did."""
+
+    __slots__ = ("decision", "fallback", "identity", "protocol", "status", "target", "unit")
+
+    def __init__(self, identity: str, protocol: str, unit: str | None, decision: Decision) -> None:
+        self.identity = identity
+        self.protocol = protocol
+        self.unit = unit
+        self.decision = decision
+        self.target: Target | None = None
+        self.status = 0
+        self.fallback = False
+
+    def reached(self, target: Target, status: int, *, fallback: bool) -> None:
+        self.target, self.status, self.fallback = target, status, fallback
+
+
+class Recorder:
+    """Keeps nothing: the door without a log."""
+
+    def record(self, served: Served, seconds: float, request: bytes, answer: bytes) -> None:
+        """One request has ended."""
+
+    def track(self, body: bytes) -> tuple[int, int]:
+        """Outcomes that a client reports: (accepted, dropped)."""
+        return 0, 0
+
+    async def close(self) -> None:
+        """Everything offered is written."""
