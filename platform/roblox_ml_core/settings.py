@@ -291,7 +291,7 @@ class RecordsSettings(BaseSettings):
     shadow_bytes: int = Field(default=32 << 20, ge=0, description="bytes of these; more are dropped")
     shadow_concurrency: int = Field(default=8, gt=0, description="questions to one shadow at once")
     shadow_deadline_s: float = Field(default=10.0, gt=0, description="how long a shadow may take, waiting included")
-    shadow_pressure: int = Field(default=256, gt=0, description="requests under way in the door above which shadows wait")
+    shadow_pressure: int = Field(default=64, gt=0, description="requests under way in the door above which shadows wait")
 
     def resolve(self, home: HomeSettings) -> str:
         """Where the records are: a URL or a folder."""

@@ -98,6 +98,10 @@ class Fleet:
         out = sum(one.health.ejected_until > now for one in self._servers.values())
         server.health.failed(now, lost=lost, may_leave_out=2 * (out + 1) <= len(self._servers))
 
+    def in_flight(self) -> int:
+        """Requests under way at all servers."""
+        return sum(server.health.in_flight for server in self._servers.values())
+
     def named(self, names: Iterable[str]) -> list[Server]:
         """Those of `names` that there are."""
         return [found for name in names if (found := self._servers.get(name)) is not None]

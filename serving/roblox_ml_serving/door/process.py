@@ -25,6 +25,7 @@ from ..preprocess.files import Files
 from .authentication import Authentication
 from .follower import Follower
 from .grpc_door import GrpcDoor
+from .keeping import keeper
 from .rest import RestDoor
 from .service import Door
 
@@ -64,6 +65,7 @@ async def serve(
         raise PortTaken(_taken(settings.host, settings.grpc_port, "RML_DOOR_GRPC_PORT")) from error
     files = Files(home.root / "serving" / "preprocess", BlobStore(home.store_url, token=home.read_token()))
     prepared = door.prepared = Prepared(door, files)
+    door.recorder = keeper(door, home, int(listening.getsockname()[1]))
     follower = Follower(door, control=control, home=home, prepared=prepared)
     follower.start_from_disk()
     following = asyncio.create_task(follower.run())
@@ -82,7 +84,8 @@ async def serve(
     stopping.cancel()
     await asyncio.gather(grpc_server.stop(_DRAIN_S), web.stop(_DRAIN_S), return_exceptions=True)
     await asyncio.gather(following, stopping, return_exceptions=True)
-    await asyncio.gather(follower.close(), prepared.close(), door.fleet.close(), door.recorder.close())
+    await door.recorder.close()
+    await asyncio.gather(follower.close(), prepared.close(), door.fleet.close())
     for task in ended:
         task.result()  # a follower or server that ended by itself did so with an error: let it be seen
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from roblox_ml_core.policy import Decision
+from collections.abc import Sequence
+
+from roblox_ml_core.policy import Decision, Policy
 
 from .snapshot import Target
 
@@ -10,9 +12,12 @@ __all__ = ["Recorder", "Served"]
 
 
 class Served:
-    """One request as it went: who was to answer, who did."""
+    """One request as it went: who was to answer, who did.
 
-    __slots__ = ("decision", "fallback", "identity", "protocol", "status", "target", "unit")
+    `forward` are the request's headers that a model server sees, `answer_headers` the answer's (REST; gRPC has none).
+    """
+
+    __slots__ = ("answer_headers", "decision", "fallback", "forward", "identity", "protocol", "status", "target", "unit")
 
     def __init__(self, identity: str, protocol: str, unit: str | None, decision: Decision) -> None:
         self.identity = identity
@@ -22,6 +27,8 @@ class Served:
         self.target: Target | None = None
         self.status = 0
         self.fallback = False
+        self.forward: Sequence[tuple[bytes, bytes]] = ()
+        self.answer_headers: Sequence[tuple[bytes, bytes]] = ()
 
     def reached(self, target: Target, status: int, *, fallback: bool) -> None:
         self.target, self.status, self.fallback = target, status, fallback
@@ -30,11 +37,18 @@ class Served:
 class Recorder:
     """Keeps nothing: the door without a log."""
 
+    def adopt(self, rules: Policy) -> None:
+        """Another snapshot is in use."""
+
     def record(self, served: Served, seconds: float, request: bytes, answer: bytes) -> None:
         """One request has ended."""
 
     def track(self, body: bytes) -> tuple[int, int]:
         """Outcomes that a client reports: (accepted, dropped)."""
+        return 0, 0
+
+    def expose(self, body: bytes) -> tuple[int, int]:
+        """Exposures of a client that decides itself: (accepted, dropped)."""
         return 0, 0
 
     async def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from roblox_ml_core.http import Response
@@ -121,7 +121,9 @@ class RestDoor:
             if isinstance(state, _Inference):
                 return await self._infer(request.body, state)
             if request.path == b"/v1/track":
-                return self._track(request)
+                return self._take(request, self._door.recorder.track)
+            if request.path == b"/v1/exposures":
+                return self._take(request, self._door.recorder.expose)
             return await self._documents.answer(request)
         except Refused as refused:
             return refuse(refused, state.extra if isinstance(state, _Inference) else ())
@@ -133,6 +135,7 @@ class RestDoor:
         meter.in_flight += 1
         code, failed = "500", True
         served = Served(asked.identity, "rest", asked.unit, decision)
+        served.forward = asked.forward
         answered: Reply | None = None
         try:
             reached, answered, why = await self._ask(decision, target, asked, body)
@@ -146,6 +149,7 @@ class RestDoor:
                 extra.append((_ARMS, arms_text(decision)))
             extra.append((_VERSION, reached.version_text.encode()))
             served.reached(reached, answered.status, fallback=why is not None)
+            served.answer_headers = answered.headers
             return answered._replace(headers=[*answered.headers, *extra])
         except Refused as refused:
             code = str(refused.refusal.reason.http_status)
@@ -192,9 +196,9 @@ class RestDoor:
 
         return pass_on(target, await door.ask(target, "rest", call))
 
-    def _track(self, request: Request) -> Reply:
+    def _take(self, request: Request, take: Callable[[bytes], tuple[int, int]]) -> Reply:
         only(request, b"POST")
         authorization = request.header(b"authorization")
         self._door.auth.check_client(None if authorization is None else authorization.decode("latin-1"))
-        accepted, dropped = self._door.recorder.track(request.body)
+        accepted, dropped = take(request.body)
         return json_reply(202, {"accepted": accepted, "dropped": dropped})

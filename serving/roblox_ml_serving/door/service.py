@@ -59,6 +59,7 @@ class Door:
         """Use another snapshot from the next request on."""
         self.fleet.update(snapshot)
         self.snapshot = snapshot
+        self.recorder.adopt(snapshot.rules)
         if self.prepared is not None:
             champions = [entry for entry in snapshot.endpoints.values() if isinstance(entry, Target)]
             self.prepared.adopt([*champions, *snapshot.challengers.values()])

@@ -135,6 +135,6 @@ def _from_raw(raw: bytes, datatype: str, shape: tuple[int, ...]) -> Any:
 
 
 def _texts(found: list[bytes], shape: tuple[int, ...]) -> Any:
-    array = np.empty(len(found), dtype=object)
+    array: Any = np.empty(len(found), dtype=object)
     array[:] = found
     return array.reshape(shape)
