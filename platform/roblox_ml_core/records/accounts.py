@@ -148,5 +148,6 @@ class Counters:
         """Let another process have the name. The memory stays valid for who still counts."""
         self.flush()
         if self._handle is not None:
+            fcntl.flock(self._handle, fcntl.LOCK_UN)  # closing would not do: the map holds the file open
             os.close(self._handle)
             self._handle = None

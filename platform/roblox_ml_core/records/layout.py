@@ -5,6 +5,7 @@ Readers and maintenance see only names of that form: what is being written has a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import uuid
@@ -143,11 +144,12 @@ class Layout:
         except BaseException:
             draft_path.unlink(missing_ok=True)
             raise
-        folder = os.open(target.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with contextlib.suppress(OSError):  # the file is there: to call it missing would have its rows written twice
+            folder = os.open(target.parent, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
     def delete(self, path: str) -> None:
         """Remove a file; one that is gone already is fine."""

@@ -125,8 +125,8 @@ class Records:
 
     # -- the door's side -------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Count what the process before left behind, and begin to write."""
+    def prepare(self) -> None:
+        """Count what the process before left behind."""
         from .writer import Disk, StreamWriter  # Arrow takes its time to load
 
         disk = self._disk or Disk(self.layout, self.settings.keep_free_bytes)
@@ -142,6 +142,10 @@ class Records:
                 log(logger, logging.WARNING, "the door before ended with rows in memory", stream=name, lost=lost)
             self.writers[name] = writer
         self.layout.remove_drafts(self.door)
+
+    def start(self) -> None:
+        """Count what the process before left behind, and begin to write."""
+        self.prepare()
         if self.layout is not self._target:
             from .shipping import Shipper
 
