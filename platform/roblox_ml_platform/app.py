@@ -22,6 +22,7 @@ from .changes import Changes
 from .context import Context
 from .database import Database
 from .guard import Guard
+from .guarding.service import Guardian
 from .identity import routes as identity_routes
 from .identity.authenticate import Authenticator
 from .identity.policy import enforce
@@ -30,7 +31,7 @@ from .measures import make_registry
 from .notifying import routes as notifying_routes
 from .notifying.service import Notifier
 from .projector import Projector
-from .routes import endpoints, models, rollouts, store, upkeep
+from .routes import endpoints, guarding, models, rollouts, store, upkeep
 from .scheduling import routes as scheduling_routes
 from .scheduling.service import Scheduler
 
@@ -74,7 +75,8 @@ def create_app(
     registry = make_registry(database)
     context = Context(settings, database, blobs, changes, registry, identity=identity)
     refusals = Refusals(database, registry)
-    services = (Notifier(context, home, mlflow=mlflow), Scheduler(context))
+    guardian = Guardian(context)
+    services = (Notifier(context, home, mlflow=mlflow), Scheduler(context), guardian)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -103,7 +105,8 @@ def create_app(
     app.state.context = context
     app.state.refusals = refusals
     app.state.projector = projector
-    for module in (store, models, endpoints, rollouts, upkeep, identity_routes, scheduling_routes, notifying_routes):
+    app.state.guardian = guardian
+    for module in (store, models, endpoints, rollouts, guarding, upkeep, identity_routes, scheduling_routes, notifying_routes):
         app.include_router(module.router)
     app.add_exception_handler(RmlError, _on_rml_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+import roblox_ml_platform.guarding.tables
 import roblox_ml_platform.identity.tables
 import roblox_ml_platform.notifying.tables
 import roblox_ml_platform.scheduling.tables  # noqa: F401 - importing a module adds its tables to the metadata

@@ -32,6 +32,7 @@ TYPES: Mapping[str, str] = {
     "gate.refused": "gate",
     "alias.moved": "alias",
     "schedule.paused": "late",
+    "rollout.guarded": "rollback",
     "channel.test": "test",
 }
 _SCHEMA = 1
