@@ -15,6 +15,7 @@ from . import (
     _models,
     _notify,
     _pipelines,
+    _records,
     _schedules,
     _serving,
     _stack,
@@ -37,6 +38,7 @@ _experiments.add_to(app)
 _notify.add_to(app)
 _identity.add_to(app)
 _schedules.add_to(app)
+_records.add_to(app)
 _bench.add_to(app)
 
 
