@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from .asking import Load
-from .hops import HOPS, Absent, Hop, Stub
+from .hops import HOPS, PARTS, Absent, Hop, Stub
 from .processes import cpu_ns, pin
 from .results import Row, Turn, figures, judged, last_line, row_of, table
 
@@ -74,7 +74,7 @@ def started(names: Sequence[str]) -> Iterator[tuple[Stub, Load, dict[str, Hop], 
         stack.callback(load.stop)
         for name in names:
             try:
-                hops[name] = HOPS[name](stub, scratch)
+                hops[name] = {**HOPS, **PARTS}[name](stub, scratch)
             except (Absent, RuntimeError, OSError) as error:
                 absent[name] = str(error)
             else:
@@ -106,9 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--seconds", type=float, default=1.5, help="how long a measurement takes (default: %(default)s)"
     )
     parser.add_argument("--only", nargs="*", choices=[*HOPS], help="these hops; direct and door always")
+    parser.add_argument("--parts", action="store_true", help="also the door with less to do: what its parts cost")
     parser.add_argument("--no-chain", action="store_true", help="without the chain client, door, text model, Triton")
     given = parser.parse_args(arguments)
     names = [name for name in HOPS if not given.only or name in {"direct", "door", *given.only}]
+    names += [*PARTS] if given.parts else []
     available = sorted(os.sched_getaffinity(0))
     cores = (available[0], available[-1])
     started_at = time.monotonic()

@@ -19,7 +19,7 @@ from roblox_ml_serving.door.follower import store
 from .policy import ENDPOINT, snapshot
 from .processes import Process, free_port
 
-__all__ = ["HOPS", "Absent", "Hop", "Stub"]
+__all__ = ["HOPS", "PARTS", "Absent", "Hop", "Stub"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = Path(os.environ.get("RML_PEERS_DIR") or ROOT / ".peers").expanduser()
@@ -146,20 +146,24 @@ def envoy_config(upstream: int, port: int) -> dict[str, object]:
     return {"static_resources": {"listeners": [listener], "clusters": [cluster("one"), cluster("two")]}}
 
 
-def door(stub: Stub, scratch: Path) -> Hop:
+def door(stub: Stub, scratch: Path, name: str = "door", experiments: bool = True, log: bool = True) -> Hop:
     """Ours, with everything on: token, 32 experiments in 8 layers, metrics, request and exposure log."""
-    home, port = scratch / "door", free_port()
+    home, port = scratch / name, free_port()
     (home / "serving").mkdir(parents=True)
     (home / "token").write_text(TOKEN + "\n")
     (home / "token").chmod(0o600)
-    store(home / "serving" / "snapshot.json", snapshot(stub.address), {})
+    store(home / "serving" / "snapshot.json", snapshot(stub.address, experiments=experiments, log=log), {})
     settings = {
         "RML_HOME": str(home), "RML_DOOR_PORT": str(port), "RML_DOOR_GRPC_PORT": str(free_port()),
         "RML_DOOR_REQUIRE_TOKEN": "true", "RML_CONTROL_URL": "http://127.0.0.1:9", "RML_RECORDS": str(home / "records"),
     }  # fmt: skip
     process = Process([sys.executable, "-m", "roblox_ml_serving.door"], log=home / "out.log", env=settings)
     process.listens(port)
-    return Hop("door", f"127.0.0.1:{port}", process, headers={"authorization": f"Bearer {TOKEN}"})
+    return Hop(name, f"127.0.0.1:{port}", process, headers={"authorization": f"Bearer {TOKEN}"})
+
+
+def _part(experiments: bool, log: bool, name: str) -> Callable[[Stub, Path], Hop]:
+    return lambda stub, scratch: door(stub, scratch, name, experiments, log)
 
 
 def transformer(stub: Stub, scratch: Path) -> Hop:
@@ -197,3 +201,10 @@ HOPS: Mapping[str, Callable[[Stub, Path], Hop]] = {
     "direct": direct, "nginx": nginx, "envoy": envoy, "door": door,
     "starlette-httpx": starlette, "kserve-transformer": transformer,
 }  # fmt: skip
+
+#: The door with less to do: what its parts cost. Not in the table unless asked for.
+PARTS: Mapping[str, Callable[[Stub, Path], Hop]] = {
+    "door-no-log": _part(True, False, "door-no-log"),
+    "door-no-experiments": _part(False, True, "door-no-experiments"),
+    "door-bare": _part(False, False, "door-bare"),
+}

@@ -190,12 +190,8 @@ def _cluster_of(ref: Ref, upstream: tuple[str, int]) -> Json:
     kind = "type.googleapis.com/envoy.extensions"
     host, port = upstream
     address = {"socket_address": {"address": host, "port_value": port}}
-    path = {
-        "append": {
-            "header": {"key": ":path", "value": _path(ref)},
-            "append_action": "OVERWRITE_IF_EXISTS",
-        }
-    }
+    # Envoy lets no header mutation touch the path, and a weighted cluster has no rewrite of its own.
+    rewrite = f'function envoy_on_request(handle) handle:headers():replace(":path", "{_path(ref)}") end'
     return {
         "name": _cluster(ref),
         "type": "STRICT_DNS",
@@ -212,8 +208,8 @@ def _cluster_of(ref: Ref, upstream: tuple[str, int]) -> Json:
                     {
                         "name": "path",
                         "typed_config": {
-                            "@type": f"{kind}.filters.http.header_mutation.v3.HeaderMutation",
-                            "mutations": {"request_mutations": [path]},
+                            "@type": f"{kind}.filters.http.lua.v3.Lua",
+                            "default_source_code": {"inline_string": rewrite},
                         },
                     },
                     {
