@@ -191,13 +191,13 @@ class Shadows:
 
     async def _one(self, lane: _Lane, job: ShadowJob, deadline: float) -> None:
         loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = time.perf_counter()  # the loop's own clock may count milliseconds
         code, comparison = "ok", Comparison()
         elapsed = 0
         try:
             async with asyncio.timeout_at(deadline):
                 answer, json_length = await job.run(deadline)
-            elapsed = int((loop.time() - started) * 1e6)
+            elapsed = int((time.perf_counter() - started) * 1e6)
             comparison = await loop.run_in_executor(
                 self._comparing, compare_answers,
                 job.protocol, (job.primary_answer, job.primary_json_length), (answer, json_length), self._shows(job),
@@ -207,12 +207,12 @@ class Shadows:
         except asyncio.CancelledError:
             raise
         except TimeoutError:
-            code, elapsed = "deadline", int((loop.time() - started) * 1e6)
+            code, elapsed = "deadline", int((time.perf_counter() - started) * 1e6)
         except Refused as refused:
             code = "deadline" if refused.refusal.reason is Reason.DEADLINE else "refused"
-            comparison, elapsed = Comparison.failed(refused.refusal.message), int((loop.time() - started) * 1e6)
+            comparison, elapsed = Comparison.failed(refused.refusal.message), int((time.perf_counter() - started) * 1e6)
         except Exception as error:  # whatever a shadow does is its own affair
-            code, elapsed = "error", int((loop.time() - started) * 1e6)
+            code, elapsed = "error", int((time.perf_counter() - started) * 1e6)
             comparison = Comparison.failed(f"{type(error).__name__}: {error}")
         lane.tally.done(code, job.primary_us, elapsed, comparison)
         if code == "ok":
