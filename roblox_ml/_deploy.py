@@ -18,6 +18,7 @@ from . import _siblings
 from ._addresses import control, control_url, ensure_stack, translated
 from ._endpoint import Endpoint, GrpcEndpoint
 from ._predict import InputError, Prediction
+from ._rollouts.wishes import Canary, Log
 from ._traffic import Cache, Queue
 from .errors import Conflict, RemoteError, RmlSdkError
 
@@ -32,7 +33,12 @@ def deploy(
     timeout: float = 120.0,
     cache: Cache | None = None,
     queue: Queue | None = None,
+    canary: Canary | None = None,
+    unit: str | None = None,
+    log: Log | None = None,
+    target: str | None = None,
     say: Callable[[str], None] | None = None,
+    **settings: Any,
 ) -> Endpoint:
     """Make `ref` answer at an endpoint.
 
@@ -43,6 +49,10 @@ def deploy(
         timeout: seconds to wait for it.
         cache: what doors may keep of a text model's answers (`rml.cache(...)`); left out, it stays as it is: off at first.
         queue: how long a text model's line may be (`rml.queue(...)`); left out, it stays as it is: 200 ms at first.
+        canary: let another version answer a share of the units at once (`rml.canary(version=8, share=0.05)`).
+        unit: what `predict(unit=…)` is the id of: experiments and canaries keep to it; `user_id` at first.
+        log: what doors keep of the requests (`rml.log(...)`); left out, it stays as it is: everything but the bodies, at first.
+        target: "kserve": serve on a Kubernetes cluster with KServe; `settings` are those of `rml.manifests`.
         say: where progress lines go; print if left out.
 
     Raises:
@@ -53,16 +63,25 @@ def deploy(
     speak = say or (lambda line: print(line, flush=True))
     with translated():
         reference = _siblings.load("roblox_ml_core.names").parse_reference(ref, default_alias="champion")
+    if settings and target is None:
+        raise TypeError(f'deploy() has no {", ".join(settings)}; settings of a cluster need target="kserve"')
     _check(reference)
-    ensure_stack(speak)
+    if target is None:
+        ensure_stack(speak)
     named = name or reference.name
     with control() as plane:
         wishes = {"cache": cache, "queue": queue}
         policy = {part: wish.to_json() for part, wish in wishes.items() if wish is not None}
         answer = plane.put_endpoint(
-            named, reference.name, alias=reference.alias, version=reference.version, policy=policy or None
-        )
+            named, reference.name, alias=reference.alias, version=reference.version, policy=policy or None,
+            unit=unit, log=None if log is None else log.to_json(),
+        )  # fmt: skip
     deployed = Endpoint(named)
+    if target is not None:
+        from ._manifests import apply, manifests
+
+        apply(manifests(named, target, **settings), say=speak, timeout=timeout, wait=wait)
+        return deployed
     version = int(answer["version"])
     if wait:
         speak(f"deploying {reference.name} version {version} as endpoint {deployed.name!r} …")
@@ -72,6 +91,9 @@ def deploy(
             if refused.code == "refused" and answer.get("moved"):
                 _withdraw(refused, named, reference)
             raise
+    if canary is not None:
+        deployed.canary(canary.version, canary.share, wait=wait, timeout=timeout)
+        speak(f"  version {canary.version} answers {canary.share:.2%} of units as a canary")
     return deployed
 
 

@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from ._addresses import control, door_url, grpc_address
+from ._credentials import token_for
 from ._predict import InputError, Prediction, Tensor, encode, from_rest, to_rest
 from .errors import MissingExtra, NotFound, NotRunning, RemoteError
 
@@ -44,10 +45,16 @@ class Endpoint:
         serving = self._serving()
         return serving[1] if serving else None
 
-    def predict(self, inputs: Any, *, timeout: float = 30.0) -> Prediction:
+    def predict(
+        self, inputs: Any, *, unit: str | None = None, context: Mapping[str, Any] | None = None, timeout: float = 30.0
+    ) -> Prediction:
         """Predictions over REST: a list for a model with one input (texts, rows), else a dict of input name to list or array.
 
         Arrays and DataFrames are taken too.
+
+        Args:
+            unit: who asks (a user's id, or whatever the endpoint's unit is): experiments and canaries keep to it.
+            context: attributes for targeting, and values of other units by name.
 
         Raises:
             InputError: the values do not fit the model's inputs.
@@ -58,6 +65,7 @@ class Endpoint:
             "content-type": "application/octet-stream",
             "inference-header-content-length": str(head_length),
             "x-rml-timeout-ms": str(max(1, int(timeout * 1000))),
+            **_about(unit, context),
         }
         answer = self._send("POST", "/infer", content=body, headers=headers, timeout=timeout + 5)
         self._raise_for(answer)
@@ -73,9 +81,30 @@ class Endpoint:
             self._inputs = list(answer.json()["inputs"])
         return self._inputs
 
-    def promote(self, version: int, *, timeout: float = 120.0) -> Endpoint:
-        """Answer with another version from now on: moves the alias the endpoint follows, or the endpoint's own pin."""
+    def canary(self, version: int, share: float = 0.05, *, wait: bool = True, timeout: float = 120.0) -> Endpoint:
+        """Let `version` answer a share of the units, or change the share of the canary that runs: growing keeps who is in.
+
+        Raises:
+            NotRunning, RemoteError: the version is not ready; until it is, the champion answers.
+        """
+        from ._rollouts.waiting import wait_for
+        from ._rollouts.wishes import in_parts
+
         with control() as plane:
+            model = plane.start_canary(self.name, int(version), in_parts(share))["model"]
+            if wait:
+                wait_for(plane, [f"{model}/{version}"], timeout, lambda line: None)
+        return self
+
+    def promote(self, version: int | None = None, *, timeout: float = 120.0) -> Endpoint:
+        """Answer with another version from now on: the canary's when none is named.
+
+        Moves the alias the endpoint follows, or the endpoint's own pin.
+        """
+        with control() as plane:
+            if version is None:
+                version = int(plane.promote_canary(self.name)["version"])
+                return self.wait_for(version, timeout)
             current = plane.endpoint(self.name)
             if alias := current.get("alias"):
                 plane.promote(current["model"], alias, version, reason=f"promoted through endpoint {self.name}")
@@ -84,10 +113,22 @@ class Endpoint:
         return self.wait_for(version, timeout)
 
     def rollback(self, *, timeout: float = 120.0) -> Endpoint:
-        """Answer with the version before. Nothing is loaded for it: the version before stays resident."""
+        """Take the canary back; without one, answer with the version before. Nothing is loaded for it: that one stays resident."""
         with control() as plane:
             answer = plane.rollback_endpoint(self.name)
         return self.wait_for(int(answer["version"]), timeout)
+
+    def shadow_report(self, name: str) -> Any:
+        """How the answers of a shadow differ from those that clients got (`rml.shadow`)."""
+        from ._rollouts.reports import ShadowReport
+
+        with control() as plane:
+            return ShadowReport(plane.shadow_report(self.name, name))
+
+    def rollbacks(self) -> list[dict[str, Any]]:
+        """What was taken back automatically, the latest first, each with its evidence."""
+        with control() as plane:
+            return list(plane.rollbacks(self.name))
 
     def status(self) -> dict[str, Any]:
         """What is wished and what is: model, alias, desired version and digest, `serving` (the version that answers)."""
@@ -118,9 +159,24 @@ class Endpoint:
             status = self.status()
         except (NotRunning, RemoteError) as error:
             status = {"problem": str(error), "url": self.url}
+        if canary := status.get("canary"):
+            status["canary"] = f"version {canary['version']} for {canary['share'] / 100:g} % of units"
+        for what in ("experiments", "shadows"):
+            status[what] = ", ".join(one["name"] for one in status.get(what) or ())
         shown = [
             (key, status[key])
-            for key in ("model", "alias", "version", "serving", "digest", "url", "problem")
+            for key in (
+                "model",
+                "alias",
+                "version",
+                "serving",
+                "digest",
+                "canary",
+                "experiments",
+                "shadows",
+                "url",
+                "problem",
+            )
             if status.get(key)
         ]
         rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(str(value))}</td></tr>" for key, value in shown)
@@ -186,6 +242,8 @@ class Endpoint:
 
         if self._http is None:
             self._http = httpx.Client()
+        if token := token_for(self._door):
+            arguments["headers"] = {**arguments.get("headers", {}), "authorization": f"Bearer {token}"}
         try:
             return self._http.request(method, f"{self._door}/v2/models/{self.name}{what}", **arguments)
         except httpx.HTTPError as error:
@@ -218,7 +276,9 @@ class GrpcEndpoint:
         """host:port of the door's gRPC server."""
         return grpc_address()
 
-    def predict(self, inputs: Any, *, timeout: float = 30.0) -> Prediction:
+    def predict(
+        self, inputs: Any, *, unit: str | None = None, context: Mapping[str, Any] | None = None, timeout: float = 30.0
+    ) -> Prediction:
         """The same as `Endpoint.predict`, over gRPC.
 
         Raises:
@@ -247,8 +307,11 @@ class GrpcEndpoint:
             v2.ModelInferRequest.SerializeToString,
             v2.ModelInferResponse.FromString,
         )
+        metadata = list(_about(unit, context).items())
+        if token := token_for(self._owner._door):
+            metadata.append(("authorization", f"Bearer {token}"))
         try:
-            response, done = call.with_call(request, timeout=timeout)
+            response, done = call.with_call(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise self._error(error) from None
         answered = [
@@ -273,7 +336,17 @@ class GrpcEndpoint:
 
 def _prediction(tensors: list[Tensor], headers: dict[str, Any]) -> Prediction:
     version = headers.get(_VERSION_HEADER)
-    return Prediction(tensors, version=int(version) if version else None, inference_id=headers.get(_ID_HEADER))
+    arms = dict(pair.split("=", 1) for pair in str(headers.get("x-rml-arms") or "").split(",") if "=" in pair)
+    return Prediction(
+        tensors, version=int(version) if version else None, inference_id=headers.get(_ID_HEADER), arms=arms,
+        fallback="x-rml-fallback" in headers,
+    )  # fmt: skip
+
+
+def _about(unit: str | None, context: Mapping[str, Any] | None) -> dict[str, str]:
+    """Who asks, as headers or metadata carry it."""
+    found = {} if unit is None else {"x-rml-unit": unit}
+    return found if not context else {**found, "x-rml-context": json.dumps(dict(context), separators=(",", ":"))}
 
 
 def _states(servers: Sequence[Mapping[str, Any]], model: str, version: int) -> list[tuple[str, str, str]]:

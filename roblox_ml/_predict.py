@@ -48,10 +48,21 @@ class Tensor:
 class Prediction(Sequence[dict[str, Any]]):
     """The answer: one dict per row; `labels` and `scores` of classifiers; `outputs` by name; who answered.
 
-    `scores` are in the order of the model's labels, one list per row.
+    `scores` are in the order of the model's labels, one list per row. `arms` are the experiments' arms that the unit is in, `fallback`
+    says that the champion answered because a challenger did not.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], *, version: int | None, inference_id: str | None) -> None:
+    def __init__(
+        self,
+        tensors: Sequence[Tensor],
+        *,
+        version: int | None,
+        inference_id: str | None,
+        arms: dict[str, str] | None = None,
+        fallback: bool = False,
+    ) -> None:
+        self.arms = arms or {}
+        self.fallback = fallback
         self.outputs: dict[str, list[Any]] = {tensor.name: tensor.values() for tensor in tensors}
         self.version = version
         self.inference_id = inference_id

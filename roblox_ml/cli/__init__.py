@@ -12,10 +12,12 @@ from . import (
     _experiments,
     _explain,
     _identity,
+    _manifests,
     _models,
     _notify,
     _pipelines,
     _records,
+    _rollouts,
     _schedules,
     _serving,
     _stack,
@@ -40,6 +42,8 @@ _identity.add_to(app)
 _schedules.add_to(app)
 _records.add_to(app)
 _bench.add_to(app)
+_manifests.add_to(app)
+_rollouts.add_to(app)
 
 
 def main() -> None:

@@ -255,3 +255,78 @@ def test_a_rollback_under_load_fails_nobody_and_loads_nothing(live: Live) -> Non
     assert load.failures == []
     assert load.wrong == []
     assert live.loads_done() == loads
+
+
+def test_an_experiment_is_sticky_measured_and_won(live: Live) -> None:
+    rml, endpoint = live.rml, live.rml.endpoint(ENDPOINT)
+    champion = endpoint.version
+    other = next(version for version in FACTORS if version != champion)
+    quiet = {"say": lambda line: None}
+    experiment = rml.experiment(
+        "other-factor", {"control": "times@champion", "new": f"times/{other}"}, metrics=["clicks"], **quiet
+    )  # fmt: skip
+    units = [f"user-{number}" for number in range(400)]
+    frame = rml.decide(ENDPOINT, units)
+    decided = dict(zip(units, frame["arm.other-factor"], strict=True))
+    answered = {}
+    wait_for(lambda: endpoint.predict({"X": [[1.0, 2.0]]}, unit="user-0").arms)  # the door has heard of it
+    for number, unit in enumerate(units):
+        ask = endpoint.grpc.predict if number % 4 == 0 else endpoint.predict
+        answer = ask({"X": [[1.0, 2.0]]}, unit=unit)
+        answered[unit] = answer.arms["other-factor"]
+        assert answer.version == (other if answered[unit] == "new" else champion) and not answer.fallback
+        assert answer.outputs["Y"] == [[FACTORS[answer.version], 2 * FACTORS[answer.version]]]
+    assert answered == decided, "a batch job and both doors decide alike"
+    assert endpoint.predict({"X": [[1.0, 2.0]]}).arms == {}, "nobody is assigned who does not say who he is"
+
+    for unit in units:
+        rml.track("clicks", unit=unit, value=3.0 if answered[unit] == "new" else 1.0 + (int(unit[5:]) % 2))
+    sent = rml.track_flush()
+    assert sent["sent"] == sent["offered"] and sent["waiting"] == sent["dropped"] == 0
+
+    def whole() -> Any:
+        found = experiment.report()
+        means = [arm["mean"] for arm in found.document["metrics"][0]["arms"]]
+        return found if sum(found.units.values()) == len(units) and None not in means and min(means) > 1.4 else None
+
+    report = wait_for(whole, 60)
+    (comparison,) = report.metrics["clicks"]
+    assert comparison["arm"] == "new" and comparison["relative"]["estimate"] == pytest.approx(1.0, abs=0.15)
+    assert comparison["decision"] == "better" and report.document["srm"]["verdict"] == "fine"
+    assert "<svg" in report.html() and "other-factor" in str(report)
+
+    experiment.stop(winner="new")
+    wait_for(lambda: endpoint.version == other)
+    assert endpoint.predict({"X": [[1.0, 2.0]]}, unit="user-1").arms == {}
+
+
+def test_a_canary_is_promoted_and_a_shadow_compared(live: Live) -> None:
+    rml, endpoint = live.rml, live.rml.endpoint(ENDPOINT)
+    champion = endpoint.version
+    other = next(version for version in FACTORS if version != champion)
+    endpoint.canary(other, share=0.5)
+    units = [f"place-{number}" for number in range(60)]
+
+    def versions() -> set[int | None]:
+        return {endpoint.predict({"X": [[1.0, 2.0]]}, unit=unit).version for unit in units}
+
+    wait_for(lambda: versions() == {champion, other})
+    endpoint.rollback()
+    wait_for(lambda: versions() == {champion})
+    endpoint.canary(other, share=0.5).promote()
+    wait_for(lambda: versions() == {other})
+
+    shadow = rml.shadow(ENDPOINT, f"times/{champion}", name="before", say=lambda line: None)
+
+    def compared() -> Any:
+        endpoint.predict({"X": [[1.0, 2.0]]}, unit="place-1")
+        found = shadow.report()
+        return found if found.document["compared"] >= 10 else None
+
+    report = wait_for(compared, 60)
+    relative = abs(FACTORS[champion] - FACTORS[other]) / max(FACTORS.values())
+    assert report.document["same"] == 0.0 and report.document["errors"] == []
+    assert report.tensors["Y"]["abs_max"]["p50"] == pytest.approx(2.0)
+    assert relative / 2 < report.tensors["Y"]["rel_max"]["p50"] < 2 * relative + 0.5
+    shadow.remove()
+    assert "differences" in report.html().lower()

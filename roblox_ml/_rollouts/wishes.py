@@ -1,0 +1,167 @@
+"""The small things that are said about rollouts, checked where they are said.
+
+    rml.canary(version=8, share=0.05)       rml.metric("ctr", ratio=("click", "impression"))
+    rml.log(rate=0.1, bodies=True)          rml.guardrail("crash", event="crash", direction="down", margin=0.01)
+
+Shares are fractions here (0.05 is five percent) and 10,000ths on the wire, which is as fine as assignment gets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import RmlSdkError
+
+__all__ = ["Canary", "Log", "Metric", "WishError", "canary", "guardrail", "in_parts", "log", "metric", "shown_share"]
+
+SCALE = 10_000
+
+
+class WishError(RmlSdkError):
+    """A share, a metric or an arm that cannot be meant."""
+
+
+def in_parts(share: float, what: str = "share") -> int:
+    """A fraction in 10,000ths.
+
+    Raises:
+        WishError: it is not above 0 and at most 1, or finer than a 10,000th.
+    """
+    ok = isinstance(share, int | float) and not isinstance(share, bool) and math.isfinite(share) and 0 < share <= 1
+    parts = round(share * SCALE) if ok else 0
+    if not parts:
+        raise WishError(
+            f"{what} is {share!r}",
+            why="a share is above 0 and at most 1, in steps of 0.0001",
+            fix="0.05 is five percent",
+        )
+    return parts
+
+
+def shown_share(parts: int) -> str:
+    """10,000ths as people read them."""
+    return f"{parts / 100:g} %"
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """Another version for a share of the units."""
+
+    version: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What doors keep of an endpoint's requests."""
+
+    rate: float
+    bodies: bool
+    retention_days: int
+    data_class: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "rate": in_parts(self.rate, "rate") if self.rate else 0,
+            "bodies": self.bodies,
+            "retention_days": self.retention_days,
+            "data_class": self.data_class,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What is measured of each unit from its outcomes (`rml.track`)."""
+
+    name: str
+    kind: str
+    event: str
+    per: str | None = None
+    direction: str = "up"
+    cuped_days: int = 0
+    primary: bool = True
+    margin: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        fields = {
+            "name": self.name, "kind": self.kind, "event": self.event, "per": self.per, "direction": self.direction,
+            "cuped_days": self.cuped_days, "primary": self.primary,
+        }  # fmt: skip
+        return fields if self.margin is None else {**fields, "margin": self.margin}
+
+
+def canary(version: int, share: float = 0.05) -> Canary:
+    """A canary for `rml.deploy(..., canary=...)`: `version` answers a share of the units, always the same ones."""
+    in_parts(share)
+    return Canary(int(version), share)
+
+
+def log(rate: float = 1.0, bodies: bool = False, retention_days: int = 30, data_class: str = "internal") -> Log:
+    """What doors keep: a share of the requests, with or without what was sent and answered, for so many days."""
+    wish = Log(rate, bodies, retention_days, data_class)
+    wish.to_json()
+    return wish
+
+
+def metric(
+    name: str,
+    *,
+    event: str | None = None,
+    kind: str | None = None,
+    ratio: tuple[str, str] | None = None,
+    direction: str = "up",
+    cuped_days: int = 0,
+    primary: bool = True,
+) -> Metric:
+    """One thing to compare between arms.
+
+    Args:
+        name: what it is called in reports; also the event, where none is given.
+        event: the outcome that is tracked (`rml.track("click", unit=…)`).
+        kind: "count" (how much of it per unit: the sum of values), "mean" (the mean value), "conversion" (whether there was any).
+        ratio: (event above, event below the line): their sums per arm, with units as the unit of variance.
+        direction: "up" when more is better.
+        cuped_days: how many days before its first exposure a unit's own history may explain; less variance, sooner sure.
+        primary: whether a decision hangs on it; several primary metrics share the error rate.
+
+    Raises:
+        WishError: kind, direction or ratio cannot be meant.
+    """
+    if ratio is not None:
+        if kind not in (None, "ratio") or len(ratio) != 2:
+            raise WishError(
+                f"metric {name!r}: a ratio is of two events", fix='rml.metric("ctr", ratio=("click", "view"))'
+            )
+        return Metric(name, "ratio", ratio[0], ratio[1], _direction(name, direction), cuped_days, primary)
+    kind = kind or "count"
+    if kind not in ("count", "mean", "conversion"):
+        raise WishError(f"metric {name!r} has the kind {kind!r}", fix='"count", "mean", "conversion", or ratio=(…, …)')
+    return Metric(name, kind, event or name, None, _direction(name, direction), cuped_days, primary)
+
+
+def guardrail(name: str, *, margin: float = 0.0, direction: str = "down", **more: Any) -> Metric:
+    """A metric that ends the experiment when an arm is surely worse than control by more than `margin` (relative: 0.01 is 1 %).
+
+    `direction` is what is good, as in `rml.metric`: "down" for crashes and latency. The rest is as in `rml.metric`.
+    """
+    if not margin >= 0:
+        raise WishError(f"guardrail {name!r} has the margin {margin!r}", fix="0.01 allows one percent, 0 none")
+    made = metric(name, direction=direction, **more)
+    fields = {field: getattr(made, field) for field in Metric.__slots__}
+    return Metric(**{**fields, "margin": float(margin)})
+
+
+def read_metric(wish: Metric | str | Mapping[str, Any]) -> dict[str, Any]:
+    """A metric as the control plane takes it; a text is the name of an event that is counted."""
+    if isinstance(wish, str):
+        return metric(wish).to_json()
+    return wish.to_json() if isinstance(wish, Metric) else dict(wish)
+
+
+def _direction(name: str, direction: str) -> str:
+    if direction not in ("up", "down"):
+        raise WishError(f"metric {name!r} has the direction {direction!r}", fix='"up": more is better, or "down"')
+    return direction
