@@ -254,7 +254,10 @@ class GuardSettings(BaseSettings):
     )
     latency_ratio: float = Field(default=1.5, gt=1, le=16, description="how many times as long answers may take")
     alpha: float = Field(
-        default=0.01, gt=0, lt=0.5, description="probability to take back a healthy rollout in its first day"
+        default=0.05,
+        gt=0,
+        lt=0.5,
+        description="probability to take back, in its first day, a rollout that is exactly as bad as is allowed",
     )
     min_requests: int = Field(default=50, ge=10, description="requests of a challenger before it is judged")
     min_errors: int = Field(default=5, ge=2, description="failed requests before a challenger is judged by them")

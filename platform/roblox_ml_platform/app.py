@@ -22,6 +22,7 @@ from .changes import Changes
 from .context import Context
 from .database import Database
 from .guard import Guard
+from .guarding.guardrails import Guardrails
 from .guarding.service import Guardian
 from .identity import routes as identity_routes
 from .identity.authenticate import Authenticator
@@ -76,7 +77,7 @@ def create_app(
     context = Context(settings, database, blobs, changes, registry, identity=identity)
     refusals = Refusals(database, registry)
     guardian = Guardian(context)
-    services = (Notifier(context, home, mlflow=mlflow), Scheduler(context), guardian)
+    services = (Notifier(context, home, mlflow=mlflow), Scheduler(context), guardian, Guardrails(context))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

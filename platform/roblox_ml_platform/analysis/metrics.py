@@ -36,7 +36,8 @@ class Measured:
 def peeks_of(units: Units, until_us: int, count: int) -> Any:
     """Times at which the report looks: evenly from the first exposure to the end; the last one sees everything."""
     first = int(units.at[0]) if len(units) else until_us - 1
-    return np.linspace(first, max(first + 1, until_us), count + 1)[1:]
+    # Whole microseconds: searching an integer array for fractions would convert all of it each time.
+    return np.linspace(first, max(first + 1, until_us), count + 1)[1:].astype(np.int64)
 
 
 def measure(metric: Mapping[str, Any], events: Mapping[str, Events], units: Units, arms: int, peeks: Any) -> Measured:

@@ -55,7 +55,7 @@ def report_of(
     exposures = _exposures(url, experiment["name"], experiment["endpoint"], since, until)
     metrics = [*experiment["metrics"], *experiment["guardrails"]]
     reach = max((one.get("cuped_days", 0) for one in metrics), default=0) * _DAY_S
-    events = _events(url, metrics, exposures, since - reach, until)
+    events = _events(url, metrics, since - reach, until)
     for what, table in (("exposures", exposures), ("events", events)):
         if len(table) > settings.max_rows:
             raise TooLarge(
@@ -122,6 +122,6 @@ def _events(
     url: str, metrics: Sequence[Mapping[str, Any]], exposures: pa.Table, since: float, until: float
 ) -> pa.Table:
     columns = ["at_us", "event_id", "unit", "event", "value"]
-    table = read(url, "events", since=since, columns=columns)
+    table = read(url, "events", since=since, until=until + _DAY_S, columns=columns)
     names = pa.array(sorted({n for one in metrics for n in (one["event"], one.get("per")) if n}), pa.string())
     return table.filter(pc.is_in(table["event"], value_set=names))

@@ -6,7 +6,8 @@ P(challenger > r t) ≤ P(baseline > t) for every t; so the challenger's bins fr
 
 Looks: one test begins with the rollout, and others begin at every second since and end now (a fault after a good hour must not drown in
 that hour). A test that starts at a given second is valid at all later looks; the first start has half of the error budget, and the other half is
-shared by the 86,400 starts of a day. So a healthy rollout is taken back in a day with a probability of at most `alpha`.
+shared by the 86,400 starts of a day. So a rollout that is exactly as much worse as is allowed is taken back in its first day with a
+probability of at most `alpha`; one that is no worse at all is far inside the hypothesis, and is taken back far more rarely than that.
 
 Requests of one second share their fate: a stall slows all of them. Counts are scaled to what they are worth under an intraclass
 correlation, measured on the baseline and never taken as less than a floor. And one bad second is never enough: in every
@@ -53,7 +54,7 @@ class Limits:
 
     error_points: float = 0.01
     latency_ratio: float = 1.5
-    alpha: float = 0.01
+    alpha: float = 0.05
     min_requests: int = 50
     min_errors: int = 5
     min_seconds: int = 3
