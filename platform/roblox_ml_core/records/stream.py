@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..policy import SCALE, bucket, seed_of
 from .accounts import LOST, OFFERED, REASONS, SAMPLED, WRITTEN, Accounts, slot_of
 from .schema import StreamSchema
 
-__all__ = ["Row", "Stream", "is_sampled"]
+__all__ = ["Row", "Stream", "is_sampled", "pieces"]
 
 Row = tuple[Any, ...]
 _SAMPLING = seed_of("records/sample/1")
@@ -20,6 +21,14 @@ _FULL, _BYTES, _DISK, _INVALID, _CLOSED = (slot_of(reason) for reason in REASONS
 def is_sampled(inference_id: str, rate: int) -> bool:
     """Whether a request is among the `rate` of 10,000 that are logged: by its id, so that every stream agrees."""
     return rate >= SCALE or bucket(_SAMPLING, inference_id) < rate
+
+
+def pieces(rows: Sequence[Row], size: int = 512) -> Iterator[Sequence[Row]]:
+    """Slices of `rows`; between two of them other threads get the interpreter, which Python would let wait for milliseconds."""
+    for start in range(0, len(rows), size):
+        if start:
+            time.sleep(0)
+        yield rows[start : start + size]
 
 
 class Stream:
@@ -99,7 +108,7 @@ class Stream:
 
     def settle(self, rows: list[Row], outcome: str) -> None:
         """These rows are "written", or dropped for a reason."""
-        size = sum(len(row[at]) for row in rows for at in self._sized if row[at])
+        size = sum(len(row[at]) for piece in pieces(rows) for row in piece for at in self._sized if row[at])
         with self._lock:
             self._slots[WRITTEN if outcome == "written" else slot_of(outcome)] += len(rows)
             self._held -= len(rows)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .schema import SCHEMA, StreamSchema
-from .stream import Row
+from .stream import Row, pieces
 
 __all__ = ["metadata_of", "table_of", "to_parquet", "usable"]
 
@@ -27,8 +27,8 @@ def table_of(schema: StreamSchema, rows: Sequence[Row]) -> pa.Table:
     """
     arrow = schema.arrow()
     batches = []
-    for start in range(0, len(rows), _SLICE):
-        columns = zip(*rows[start : start + _SLICE], strict=True)
+    for piece in pieces(rows, _SLICE):
+        columns = zip(*piece, strict=True)
         arrays = []
         for values, kind in zip(columns, arrow.types, strict=True):
             arrays.append(pa.array(values, kind))

@@ -19,8 +19,8 @@ from ..policy import LogPolicy
 from ..telemetry import log
 from .accounts import SEQUENCE
 from .layout import Layout, file_name
-from .schema import NO_ENDPOINT
-from .stream import Row, Stream
+from .schema import DAY_US, NO_ENDPOINT
+from .stream import Row, Stream, pieces
 from .tables import metadata_of, table_of, to_parquet, usable
 
 __all__ = ["Disk", "StreamWriter"]
@@ -112,13 +112,22 @@ class StreamWriter:
     def _group(self) -> None:
         schema = self._stream.schema
         bad: list[Row] = []
-        for row in self._stream.take():
-            try:
-                key = schema.partition(row)
-            except (TypeError, ValueError, IndexError):
-                bad.append(row)
-            else:
-                self._held.setdefault(key, []).append(row)
+        keys: dict[tuple[Any, int], tuple[str, int]] = {}  # there are few, and many rows
+        for piece in pieces(self._stream.take()):
+            for row in piece:
+                try:
+                    short = (
+                        (row[schema.endpoint_at], row[0] // DAY_US)
+                        if schema.endpoint_at >= 0
+                        else ("", row[0] // DAY_US)
+                    )
+                    key = keys.get(short)
+                    if key is None:
+                        key = keys[short] = schema.partition(row)
+                except (TypeError, ValueError, IndexError):
+                    bad.append(row)
+                else:
+                    self._held.setdefault(key, []).append(row)
         if bad:
             self._settle_as_invalid(bad)
 
