@@ -119,7 +119,7 @@ def _exposures(url: str, experiment: str, endpoint: str, since: float, until: fl
 
 
 def _events(
-    url: str, metrics: Sequence[Mapping[str, Any]], exposures: pa.Table, since: float, until: float
+    url: str, metrics: Sequence[Mapping[str, Any]], since: float, until: float
 ) -> pa.Table:
     columns = ["at_us", "event_id", "unit", "event", "value"]
     table = read(url, "events", since=since, until=until + _DAY_S, columns=columns)

@@ -54,7 +54,7 @@ def write_down(
         "back_to": watch.back_to, "action": action, "reason": reason, "evidence": dict(evidence),
     }  # fmt: skip
     number = connection.execute(insert(rollbacks).values(row)).inserted_primary_key[0]
-    audit(connection, ACTOR, f"guard.{action}", watch.endpoint, kind=watch.kind, subject=watch.subject, version=watch.version,
+    audit(connection, ACTOR, f"guard.{action}", watch.endpoint, kind=watch.kind, experiment=watch.subject, version=watch.version,
           back_to=watch.back_to, reason=reason, rollback=number)  # fmt: skip
     subject = {"endpoint": watch.endpoint, "model": watch.version.rpartition("/")[0], "rollback": number}
     facts = {
