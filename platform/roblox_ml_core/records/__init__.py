@@ -8,6 +8,7 @@ from __future__ import annotations
 from .accounts import REASONS, Accounts
 from .erase import Erased, erase
 from .intake import MAX_BODY_BYTES, MAX_EVENTS, parse_events, parse_exposures
+from .merging import merge
 from .reader import Moment, read, read_accounts
 from .retention import Swept, sweep
 from .schema import EVENTS, EXPOSURES, REQUESTS, SHADOWS, STREAMS, StreamSchema
@@ -37,6 +38,7 @@ __all__ = [
     "Swept",
     "erase",
     "is_sampled",
+    "merge",
     "parse_events",
     "parse_exposures",
     "read",

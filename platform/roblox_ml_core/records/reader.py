@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Invalid, Unavailable
 from .accounts import Accounts, Counters
-from .layout import Layout, day_of
+from .layout import DataFile, Layout, day_of
+from .merging import MERGED, without_replaced
 from .schema import STREAMS
 
 if TYPE_CHECKING:
@@ -64,13 +65,18 @@ def read(
     layout, arrow = Layout(url), schema.arrow()
     first, last = None if since is None else day_of(since), None if until is None else day_of(until)
     gone: FileNotFoundError | None = None
-    for _ in range(_ATTEMPTS):  # what is swept between listing and opening is no error
-        paths = [file.path for file in layout.files(stream, endpoint, first, last)]
-        if not paths:
-            return arrow.empty_table().select(wanted)
-        dataset = ds.dataset(paths, schema=arrow, format="parquet", filesystem=layout.filesystem)
+    for _ in range(_ATTEMPTS):  # what is swept or merged between listing and opening is no error
         try:
-            return dataset.to_table(columns=wanted, filter=chosen)
+            listed = list(layout.files(stream, endpoint, first, last))
+            paths = [file.path for file in without_replaced(layout, listed)]
+            if paths:
+                dataset = ds.dataset(paths, schema=arrow, format="parquet", filesystem=layout.filesystem)
+                table = dataset.to_table(columns=wanted, filter=chosen)
+            else:
+                table = arrow.empty_table().select(wanted)
+            # A merge while the folder was listed could have hidden both what it replaced and what it made.
+            if _merged(listed) == _merged(layout.files(stream, endpoint, first, last)):
+                return table
         except FileNotFoundError as error:
             gone = error
         except (pa.ArrowException, OSError) as error:
@@ -78,6 +84,10 @@ def read(
                 f"records at {url} cannot be read: {error}", hint="move the file it names away; its rows are lost"
             ) from error
     raise Unavailable(f"records at {url} change faster than they can be read: {gone}", hint="ask again in a moment")
+
+
+def _merged(files: Iterable[DataFile]) -> set[str]:
+    return {file.path for file in files if file.door == MERGED}
 
 
 def read_accounts(url: str) -> dict[str, dict[str, Accounts]]:

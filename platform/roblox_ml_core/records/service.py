@@ -239,12 +239,14 @@ class Records:
         return text
 
     def _sweep(self) -> None:
+        from .merging import merge
         from .retention import sweep
 
         try:
             sweep(self.url, retention={name: policy.retention_days for name, policy in self._policies.items()})
+            merge(self.url)
         except Exception as error:
-            log(logger, logging.WARNING, "old records could not be deleted", reason=str(error))
+            log(logger, logging.WARNING, "old records could not be deleted or merged", reason=str(error))
 
     def collect(self) -> list[Any]:
         """The records' Prometheus metrics: register this object as a collector."""

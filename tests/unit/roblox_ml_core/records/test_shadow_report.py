@@ -12,7 +12,9 @@ from roblox_ml_core.records import SHADOWS
 from roblox_ml_core.records.shadow_report import shadow_report
 
 
-def row(number: int, tensor: dict | None, *, code: str = "ok", shadow_us: int = 2000, distance: float = 0.0, error: str = "") -> tuple:
+def row(
+    number: int, tensor: dict | None, *, code: str = "ok", shadow_us: int = 2000, distance: float = 0.0, error: str = ""
+) -> tuple:
     told = {"distance": distance, "tensors": {"y": tensor}} if tensor is not None else {"error": error}
     return (number, f"i{number}", "feed", "feed/9", 9, 7, 1000, shadow_us, code, json.dumps(told), "")  # fmt: skip
 
@@ -21,7 +23,17 @@ def table(*rows: tuple) -> pa.Table:
     return pa.Table.from_pylist([dict(zip(SHADOWS.names, one, strict=True)) for one in rows], schema=SHADOWS.arrow())
 
 
-SCORES = {"kind": "number", "values": 4, "rows": 2, "flips": 0, "nan": 0, "abs_max": 0.0, "rel_max": 0.0, "rank": 1.0, "overlap": 1.0}
+SCORES = {
+    "kind": "number",
+    "values": 4,
+    "rows": 2,
+    "flips": 0,
+    "nan": 0,
+    "abs_max": 0.0,
+    "rel_max": 0.0,
+    "rank": 1.0,
+    "overlap": 1.0,
+}
 
 
 def test_what_a_person_asks_before_a_launch() -> None:
@@ -58,7 +70,12 @@ def test_the_tolerance_is_for_numbers_and_a_text_is_the_same_or_not() -> None:
 
 def test_nothing_asked_is_a_report_too() -> None:
     report = shadow_report(SHADOWS.arrow().empty_table())
-    assert report["asked"] == 0 and report["error_rate"] is None and report["tensors"] == {} and report["latency"]["shadow"] == {}
+    assert (
+        report["asked"] == 0
+        and report["error_rate"] is None
+        and report["tensors"] == {}
+        and report["latency"]["shadow"] == {}
+    )
 
 
 def test_a_row_of_a_newer_door_is_no_reason_to_fail() -> None:
@@ -68,9 +85,15 @@ def test_a_row_of_a_newer_door_is_no_reason_to_fail() -> None:
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=50))
 def test_quantiles_are_values_that_were_there_and_grow(values: list[int]) -> None:
-    spread = shadow_report([dict(zip(SHADOWS.names, row(n, SCORES, shadow_us=us), strict=True)) for n, us in enumerate(values)])
+    spread = shadow_report(
+        [dict(zip(SHADOWS.names, row(n, SCORES, shadow_us=us), strict=True)) for n, us in enumerate(values)]
+    )
     found = spread["latency"]["shadow"]
     assert found["p50"] <= found["p90"] <= found["p99"] <= found["max"] == max(values)
     assert set(found.values()) <= set(values)
-    assert sum(value <= found["p50"] for value in values) >= len(values) / 2 > sum(value < found["p50"] for value in values) - 1e-9
+    assert (
+        sum(value <= found["p50"] for value in values)
+        >= len(values) / 2
+        > sum(value < found["p50"] for value in values) - 1e-9
+    )
     assert found["p50"] == pytest.approx(sorted(values)[(len(values) + 1) // 2 - 1])
