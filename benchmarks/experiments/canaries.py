@@ -47,7 +47,13 @@ def judged(
     """The guard's own looks on `runs` canaries; the champion was there a minute before them. `every`: seconds between two looks."""
     limits = limits or Limits()
     canary, champion = simulate(
-        rng, runs, seconds + _HISTORY_S, traffic or Traffic(), extra_errors=extra_errors, slower=slower, begin=begin + _HISTORY_S
+        rng,
+        runs,
+        seconds + _HISTORY_S,
+        traffic or Traffic(),
+        extra_errors=extra_errors,
+        slower=slower,
+        begin=begin + _HISTORY_S,
     )
     like = profile(_cut(champion, 0, _HISTORY_S), limits)
     whole = seconds + _HISTORY_S

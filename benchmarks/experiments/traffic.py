@@ -1,7 +1,9 @@
 """Simulated traffic of a champion and a canary, second by second, with the noise that real ones have.
 
-Latency is lognormal around a level that wanders (an autoregressive process that both share, and one of each: other cores, another neighbour),
-with stalls of a second or two in which everything is several times slower; errors come at a small rate, with bursts that hit both and hiccups of
+Latency is lognormal around a level that wanders (an autoregressive process that both share, and one of each: other
+cores, another neighbour),
+with stalls of a second or two in which everything is several times slower; errors come at a small rate, with bursts
+that hit both and hiccups of
 one. Nothing of it makes a healthy canary worse than its champion for good.
 """
 

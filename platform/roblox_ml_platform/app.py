@@ -107,7 +107,17 @@ def create_app(
     app.state.refusals = refusals
     app.state.projector = projector
     app.state.guardian = guardian
-    for module in (store, models, endpoints, rollouts, guarding, upkeep, identity_routes, scheduling_routes, notifying_routes):
+    for module in (
+        store,
+        models,
+        endpoints,
+        rollouts,
+        guarding,
+        upkeep,
+        identity_routes,
+        scheduling_routes,
+        notifying_routes,
+    ):
         app.include_router(module.router)
     app.add_exception_handler(RmlError, _on_rml_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)

@@ -1,6 +1,7 @@
 """Do two experiments in different layers change each other's effect? Layers are independent by design; effects need not be.
 
-The contrast of the four cells, (ȳ₁₁ − ȳ₁₀) − (ȳ₀₁ − ȳ₀₀), is how much the effect of one experiment's arm changes with the other's arm. Its confidence
+The contrast of the four cells, (ȳ₁₁ − ȳ₁₀) − (ȳ₀₁ − ȳ₀₀), is how much the effect of one experiment's arm changes with
+the other's arm. Its confidence
 sequence at a level shared by all pairs (Bonferroni) warns; it decides nothing.
 """
 

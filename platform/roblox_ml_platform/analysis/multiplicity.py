@@ -2,7 +2,8 @@
 
 Benjamini and Hochberg's procedure on p-values is not valid when somebody looks again and again and stops on what is seen. So primary
 metrics share the error budget (Bonferroni: every comparison at α over their number), and the others are judged by the e-BH procedure,
-which needs only e-values, at any time and under any dependence (Wang & Ramdas 2022, JRSS-B 84, "False discovery rate control with e-values").
+which needs only e-values, at any time and under any dependence (Wang & Ramdas 2022, JRSS-B 84, "False discovery rate
+control with e-values").
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The report of an experiment: from its definition, its exposures and the events of its units to one JSON document. Pure.
 
-The document is specified in docs/design/experiment-statistics.md. It may be made as often as one likes: intervals, p-values and warnings hold at
+The document is specified in docs/design/experiment-statistics.md. It may be made as often as one likes: intervals,
+p-values and warnings hold at
 every look (up to what "asymptotic" means with few units: below a hundred per arm nothing is said).
 """
 

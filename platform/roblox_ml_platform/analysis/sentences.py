@@ -34,8 +34,8 @@ def warnings(document: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) 
     shares = ", ".join(f"{one['arm']} {one['share']:.2%} instead of {one['expected']:.2%}" for one in document["units"])
     if srm["verdict"] == "broken":
         found.append(
-            f"The arms do not get the units they should ({shares}; e-value {srm['e_value']:.3g}): do not believe the results below. Look for an arm "
-            "that fails before it logs its exposure, or for units that are dropped."
+            f"The arms do not get the units they should ({shares}; e-value {srm['e_value']:.3g}): "
+            "do not believe the results below. Look for an arm that fails before it logs its exposure, or for units that are dropped."
         )
     elif srm["verdict"] == "suspect":
         found.append(f"The arms may not get the units they should ({shares}; e-value {srm['e_value']:.3g}).")
@@ -57,8 +57,8 @@ def warnings(document: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) 
     for one in document["interactions"]:
         if one["found"]:
             found.append(
-                f"The effect of {one['arm']} on {one['metric']} depends on arm {one['other_arm']} of {one['experiment']} (layer {one['layer']}): "
-                f"it changes by {one['estimate']:+.4g}. Read both experiments together."
+                f"The effect of {one['arm']} on {one['metric']} depends on arm {one['other_arm']} of {one['experiment']} "
+                f"(layer {one['layer']}): it changes by {one['estimate']:+.4g}. Read both experiments together."
             )
     found += [
         f"{one['name']} is a ratio: the time before the experiment (cuped_days) is not used for it."

@@ -7,7 +7,8 @@ was fixed beforehand,
     estimate ± σ̂ √( 2 (t ρ² + 1) / (t² ρ²) · log( √(t ρ² + 1) / α ) )                                (Theorem 2.2)
 
 covers the truth at every t with probability 1 − α. One side alone is covered with log(1 + √(t ρ² + 1) / (2 α)) in place of
-the logarithm (its one-sided form, in the appendix). ρ decides where the interval is tightest; `rho_for` chooses it for the number of units planned.
+the logarithm (its one-sided form, in the appendix). ρ decides where the interval is tightest; `rho_for` chooses it for
+the number of units planned.
 For the difference of two arms the influence function is that of the average treatment effect (section 3, with no covariates), whose
 variance is t (s₁²/n₁ + s₀²/n₀), t = n₀ + n₁. Everything here takes scalars or arrays.
 """
@@ -23,7 +24,8 @@ __all__ = ["e_value", "half_width", "half_width_one_sided", "log_e_value", "rho_
 
 
 def rho_for(planned: float, alpha: float, *, one_sided: bool = False) -> float:
-    """The ρ whose interval is narrowest, to first order, once `planned` units are in (the closed form of the paper's appendix on tuning, as gbstats uses it)."""
+    """The ρ whose interval is narrowest, to first order, once `planned` units are in (the closed form of the paper's
+    appendix on tuning, as gbstats uses it)."""
     if planned < 1:
         raise ValueError(f"planned is {planned}: the number of units at which the interval shall be narrowest")
     level = min(2 * alpha if one_sided else alpha, 0.5)

@@ -118,9 +118,7 @@ def _exposures(url: str, experiment: str, endpoint: str, since: float, until: fl
     return table.filter(pc.equal(table["experiment"], experiment)).select(["at_us", "arm", "unit"])
 
 
-def _events(
-    url: str, metrics: Sequence[Mapping[str, Any]], since: float, until: float
-) -> pa.Table:
+def _events(url: str, metrics: Sequence[Mapping[str, Any]], since: float, until: float) -> pa.Table:
     columns = ["at_us", "event_id", "unit", "event", "value"]
     table = read(url, "events", since=since, until=until + _DAY_S, columns=columns)
     names = pa.array(sorted({n for one in metrics for n in (one["event"], one.get("per")) if n}), pa.string())

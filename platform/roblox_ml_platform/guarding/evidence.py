@@ -87,18 +87,16 @@ def _counts(ticks: Ticks) -> dict[str, Any]:
 
 def _time_line(challenger: Ticks, baseline: Ticks, at: int) -> list[dict[str, Any]]:
     """The last minute, seconds without requests left out."""
-    rows = []
     length = len(challenger.requests)
-    for index in range(max(0, length - _TIME_LINE_S), length):
-        if challenger.requests[index] or baseline.requests[index]:
-            rows.append(
-                {
-                    "at": at - (length - 1 - index),
-                    "challenger": _second(challenger, index),
-                    "baseline": _second(baseline, index),
-                }
-            )
-    return rows
+    return [
+        {
+            "at": at - (length - 1 - index),
+            "challenger": _second(challenger, index),
+            "baseline": _second(baseline, index),
+        }
+        for index in range(max(0, length - _TIME_LINE_S), length)
+        if challenger.requests[index] or baseline.requests[index]
+    ]
 
 
 def _second(ticks: Ticks, index: int) -> list[int]:

@@ -80,7 +80,12 @@ class Guardrails:
             f"guardrail {breached[0]['name']}: arm {first['arm']} has {first['mean']:.4g}, control {first['control']:.4g}; "
             f"at most {100 * breached[0]['margin']:g} % worse is allowed"
         )
-        proof = {"guardrails": breached, "units": document["units"], "until": document["until"], "alpha": document["alpha"]}
+        proof = {
+            "guardrails": breached,
+            "units": document["units"],
+            "until": document["until"],
+            "alpha": document["alpha"],
+        }
         with self._database.write() as connection:
             try:
                 here = endpoints.describe(connection, one["endpoint"])
@@ -89,7 +94,15 @@ class Guardrails:
             champion = f"{here['model']}/{here['version']}"
             arm = next(arm for arm in one["arms"] if arm["name"] == first["arm"])
             keys = (Key(one["endpoint"], "", "arm", one["name"], name) for name in (first["arm"], document["control"]))
-            watch = Watch("guardrail", one["endpoint"], one["name"], arm["ref"] or champion, champion, *keys, seconds_of(one["started_at"]))
+            watch = Watch(
+                "guardrail",
+                one["endpoint"],
+                one["name"],
+                arm["ref"] or champion,
+                champion,
+                *keys,
+                seconds_of(one["started_at"]),
+            )
             done = acting.take_back(connection, watch, reason, proof, warn_only=self._settings.action == "warn")
         self._settled.add((one["name"], one["round"]))
         return done is not None

@@ -5,7 +5,8 @@ slower than the baseline's median and than its 95th percentile, both stretched b
 P(challenger > r t) ≤ P(baseline > t) for every t; so the challenger's bins from an edge on are held against the baseline's from r below it.
 
 Looks: one test begins with the rollout, and others begin at every second since and end now (a fault after a good hour must not drown in
-that hour). A test that starts at a given second is valid at all later looks; the first start has half of the error budget, and the other half is
+that hour). A test that starts at a given second is valid at all later looks; the first start has half of the error
+budget, and the other half is
 shared by the 86,400 starts of a day. So a rollout that is exactly as much worse as is allowed is taken back in its first day with a
 probability of at most `alpha`; one that is no worse at all is far inside the hypothesis, and is taken back far more rarely than that.
 
@@ -67,7 +68,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a baseline is like: challenger's bins at which its median and tail are asked, how much one second's requests go together, and the
+    """What a baseline is like: challenger's bins at which its median and tail are asked, how much one second's
+    requests go together, and the
     shares to expect of it, as the numbers of a beta distribution (they sharpen the test; a wrong guess costs power, never validity)."""
 
     edges: Mapping[str, Any]
@@ -227,7 +229,8 @@ def _interpolated_at(tails: Any, position: Any) -> Any:
 def _correlation(hits: Any, requests: Any, floor: float, *, stalls: bool) -> Any:
     """The intraclass correlation of one second's requests, from differences of neighbouring seconds (a slow drift is no correlation).
 
-    With `stalls`, by the mean of their squares: for the tail, which a stalled second fills by itself. Without, by their median: such seconds
+    With `stalls`, by the mean of their squares: for the tail, which a stalled second fills by itself. Without, by
+    their median: such seconds
     are few, move a median's test by half a second's requests at most, and the worst of them is calmed anyway.
     """
     n = np.maximum(requests, 1).astype(float)

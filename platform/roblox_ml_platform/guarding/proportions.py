@@ -2,9 +2,11 @@
 
 The hypothesis "p_c ≤ p_b + m" has two unknowns. Against each of its points the ratio
 
-    E = BB(x_c, n_c) BB(x_b, n_b) / ( p_c^x_c (1 − p_c)^(n_c − x_c) · p_b^x_b (1 − p_b)^(n_b − x_b) ),   BB(x, n) = B(a + x, b + n − x) / B(a, b)
+    E = BB(x_c, n_c) BB(x_b, n_b) / ( p_c^x_c (1 − p_c)^(n_c − x_c) · p_b^x_b (1 − p_b)^(n_b − x_b) ),   BB(x, n) = B(a
+    + x, b + n − x) / B(a, b)
 
-is a test martingale (a mixture over alternatives, beta-distributed, over the likelihood: Robbins 1970; Lindon & Malek 2022 for counts), so its
+is a test martingale (a mixture over alternatives, beta-distributed, over the likelihood: Robbins 1970; Lindon & Malek
+2022 for counts), so its
 smallest value over the hypothesis is an e-process: it exceeds 1/α at any time with a probability of at most α. The smallest value is where
 the likelihood within the hypothesis is largest, on the line p_c = p_b + m, and there it has one maximum.
 """

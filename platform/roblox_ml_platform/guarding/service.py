@@ -1,7 +1,8 @@
 """The guard as a thread: every second it holds the doors' counts of what runs against what it would replace.
 
 Counts live in memory and come back within a second after a restart; what was being watched begins again then. With several
-replicas each judges the doors that report to it, and whichever finds something first takes it back: the transaction looks whether it still runs.
+replicas each judges the doors that report to it, and whichever finds something first takes it back: the transaction
+looks whether it still runs.
 """
 
 from __future__ import annotations
@@ -84,11 +85,8 @@ class Guardian:
         """Look once; what was found worse."""
         at = self._clock()
         self._refresh(at)
-        found = []
-        for watch in [*self._rollouts, *self._promotions.watches(at)]:
-            if watch not in self._settled and self._judge(watch, at):
-                found.append(watch)
-        return found
+        watched = [*self._rollouts, *self._promotions.watches(at)]
+        return [watch for watch in watched if watch not in self._settled and self._judge(watch, at)]
 
     def _run(self) -> None:
         while not self._stop.wait(self._settings.tick_s):

@@ -1,6 +1,7 @@
 """Tell the control plane, once a second, what this door has counted since it began: the guard compares versions by it.
 
-Counts are cumulative, so a report that is lost or sent twice changes nothing, and a control plane that was away knows everything with the next one.
+Counts are cumulative, so a report that is lost or sent twice changes nothing, and a control plane that was away knows
+everything with the next one.
 One task, one request at a time, never in the way of an inference.
 """
 
@@ -38,7 +39,13 @@ class Reporter:
     """Runs as a task until it is cancelled; `sent` and `failed` count reports."""
 
     def __init__(
-        self, metrics: Metrics, name: str, control: ControlPlaneSettings, home: HomeSettings, *, every_s: float = _EVERY_S
+        self,
+        metrics: Metrics,
+        name: str,
+        control: ControlPlaneSettings,
+        home: HomeSettings,
+        *,
+        every_s: float = _EVERY_S,
     ) -> None:
         self._metrics, self._home, self._every_s = metrics, home, every_s
         # Two lives of one door differ in this, and the first report of a life counts from zero.

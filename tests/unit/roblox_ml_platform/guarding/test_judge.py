@@ -69,7 +69,9 @@ def test_too_little_traffic_is_no_verdict() -> None:
 
 def test_a_difference_within_the_margin_is_none() -> None:
     champion = ticks([5000] * 60, [5] * 60)
-    assert judge(ticks([5000] * 60, [50] * 60), champion, Limits()) is None  # nine tenths of a point, with all certainty
+    assert (
+        judge(ticks([5000] * 60, [50] * 60), champion, Limits()) is None
+    )  # nine tenths of a point, with all certainty
     assert judge(ticks([5000] * 60, [75] * 60), champion, Limits()) is not None
     assert judge(ticks([5000] * 60, [5] * 60, 22), champion, Limits()) is None  # two bins: 1.4 times as long
     slower = judge(ticks([5000] * 60, [5] * 60, 24), champion, Limits())  # four bins: twice
