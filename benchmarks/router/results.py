@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,38 +35,46 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Medians of a hop. `absent` is set where there is nothing to measure, with the reason."""
+    """Medians of a hop, and its turns by round. `absent` is set where there is nothing to measure, with the reason."""
 
     name: str
     turn: Turn | None
     absent: str = ""
+    turns: tuple[Turn, ...] = ()
 
 
 def row_of(name: str, turns: Sequence[Turn]) -> Row:
     """The median of every figure by itself."""
     fields = Turn.__dataclass_fields__
-    return Row(name, Turn(**{field: statistics.median(getattr(turn, field) for turn in turns) for field in fields}))
+    return Row(
+        name,
+        Turn(**{field: statistics.median(getattr(turn, field) for turn in turns) for field in fields}),
+        turns=tuple(turns),
+    )
 
 
 def figures(rows: Mapping[str, Row]) -> dict[str, float | None]:
-    """The benchmark's own figures; None where something they compare with is absent."""
+    """The benchmark's own figures; None where something they compare with is absent.
 
-    def cpu(name: str) -> float | None:
-        turn = rows[name].turn if name in rows else None
-        return None if turn is None else turn.cpu
+    What compares two hops is the median of the rounds' own comparisons: a neighbour who came between two rounds hit both hops.
+    """
 
-    def ratio(above: float | None, below: float | None) -> float | None:
-        return None if above is None or not below else above / below
+    def compared(one: str, other: str, how: Callable[[Turn, Turn], float]) -> float | None:
+        pairs = [*zip(rows[one].turns, rows[other].turns, strict=False)] if one in rows and other in rows else []
+        return statistics.median(how(*pair) for pair in pairs) if pairs else None
 
-    door, direct = rows["door"].turn, rows["direct"].turn
+    def cpu(one: Turn, other: Turn) -> float:
+        return one.cpu / other.cpu
+
+    door = rows["door"].turn
     return {
-        "router_cpu_us": cpu("door"),
-        "router_added_p50_us": None if door is None or direct is None else door.p50_alone - direct.p50_alone,
+        "router_cpu_us": None if door is None else door.cpu,
+        "router_added_p50_us": compared("door", "direct", lambda one, other: one.p50_alone - other.p50_alone),
         # What the core would give if it were busy all the time: the client's core may be the one that is full.
         "router_rps_core": None if door is None else max(door.rps, 1e6 / door.cpu if door.cpu else 0.0),
-        "ratio_cpu_vs_kserve_transformer": ratio(cpu("kserve-transformer"), cpu("door")),
-        "ratio_cpu_vs_envoy": ratio(cpu("door"), cpu("envoy")),
-        "ratio_cpu_vs_nginx": ratio(cpu("door"), cpu("nginx")),
+        "ratio_cpu_vs_kserve_transformer": compared("kserve-transformer", "door", cpu),
+        "ratio_cpu_vs_envoy": compared("door", "envoy", cpu),
+        "ratio_cpu_vs_nginx": compared("door", "nginx", cpu),
     }
 
 
