@@ -5,6 +5,7 @@ It runs after the answer is made and before it is written, so it does nothing bu
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 import time
@@ -27,6 +28,9 @@ from .snapshot import Target
 
 __all__ = ["Keeper", "keeper"]
 
+logger = logging.getLogger(__name__)
+_MOST_DONE = 100_000
+
 
 class Keeper(Recorder):
     """Puts what `Served` tells into the records, and asks the shadows."""
@@ -34,12 +38,19 @@ class Keeper(Recorder):
     def __init__(self, door: Door, records: Records | NullRecords, shadows: Shadows | NullShadows) -> None:
         self._door, self._records, self._shadows = door, records, shadows
         self._seen = Seen()
+        self._done: set[int] = set()
 
     def adopt(self, rules: Policy) -> None:
         """What is kept of each endpoint from now on."""
         self._records.adopt({name: endpoint.log for name, endpoint in rules.endpoints.items()})
 
     def record(self, served: Served, seconds: float, request: bytes, answer: bytes) -> None:
+        try:
+            self._record(served, seconds, request, answer)
+        except Exception:  # the answer is there: no mistake of ours may take it back
+            logger.exception("a request could not be recorded")
+
+    def _record(self, served: Served, seconds: float, request: bytes, answer: bytes) -> None:
         decision, target = served.decision, served.target
         if target is None:
             return
@@ -70,6 +81,13 @@ class Keeper(Recorder):
         decision = served.decision
         day = now_us // DAY_US
         reached = not served.fallback and target.serving.key == decision.ref.key
+        # One look for all layers: a unit that asks again is the usual case.
+        whole = hash((decision.exposures, target.endpoint, day, reached))
+        if whole in self._done:
+            return
+        if len(self._done) >= _MOST_DONE:
+            self._done.clear()
+        self._done.add(whole)
         for experiment, arm, kind, unit in decision.exposures:
             if (experiment, arm) == decision.chosen and not reached:
                 continue
@@ -78,6 +96,7 @@ class Keeper(Recorder):
             row = (now_us, served.identity, target.endpoint, experiment, arm, kind, unit, target.serving.version)
             if not self._records.exposures.offer(row):
                 self._seen.forget(experiment, unit)
+                self._done.discard(whole)
 
     def _ask_shadows(self, served: Served, target: Target, latency_us: int, request: bytes, answer: bytes) -> None:
         serving = target.serving

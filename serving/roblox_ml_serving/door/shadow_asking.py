@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
 from roblox_ml_core.policy import Ref
@@ -81,7 +81,7 @@ def _server(door: Door, target: Target) -> Server:
     return server
 
 
-def _length(headers: list[tuple[bytes, bytes]]) -> int | None:
+def _length(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
     for name, value in headers:
         if name == HEADER_LENGTH and value.isdigit():
             return int(value)

@@ -207,3 +207,32 @@ def test_a_door_that_keeps_nothing(with_world, rml_home, monkeypatch) -> None:
 
     with_world(scenario)
     assert not (rml_home / "records").exists()
+
+
+def test_an_exposure_that_found_no_room_is_tried_again(tmp_path) -> None:
+    from roblox_ml_core.policy import Decision, Exposure, Ref
+    from roblox_ml_core.records import Records
+    from roblox_ml_core.settings import DoorSettings, RecordsSettings
+    from roblox_ml_serving.door.keeping import Keeper
+    from roblox_ml_serving.door.recording import Served
+    from roblox_ml_serving.door.service import Door
+    from roblox_ml_serving.door.shadowing import NullShadows
+    from roblox_ml_serving.door.snapshot import Target, Version
+
+    records = Records(str(tmp_path / "r"), door="d", settings=RecordsSettings(keep_free_bytes=0, buffer_rows=1))
+    keeper = Keeper(Door(DoorSettings()), records, NullShadows())
+    ref = Ref("feed", 7)
+
+    def ask(unit: str) -> int:
+        exposures = (Exposure("e", "a", "user_id", unit), Exposure("f", "b", "user_id", unit))
+        served = Served("i", "rest", unit, Decision("feed", ref, ref, "arm", exposures=exposures))
+        served.reached(Target("feed", Version("feed", 7), ("a",), True), 200, fallback=False)
+        keeper.record(served, 0.001, b"", b"")
+        return records.exposures.accounts().offered
+
+    assert ask("u1") == 2  # the second found no room
+    assert ask("u1") == 3  # and is offered again, alone
+    records.exposures.settle(records.exposures.take(), "written")
+    assert ask("u1") == 4 and ask("u1") == 4
+    assert records.exposures.accounts().buffered == 1
+    records._counters.release()
