@@ -15,7 +15,7 @@ from . import tables as t
 from .database import bump, now
 from .records import audit, iso
 from .rollback import stack_of, target
-from .rollout.uses import refuse_if_used, users_of_endpoint
+from .rollout.uses import forget_endpoint, refuse_if_used, users_of_endpoint
 from .versions import lock_model, require
 
 __all__ = [
@@ -154,6 +154,7 @@ def delete_endpoint(connection: Connection, name: str, actor: str) -> dict[str, 
     connection.execute(delete(t.endpoints).where(t.endpoints.c.name == name))
     # A new endpoint of the same name has a past of its own.
     connection.execute(delete(t.endpoint_events).where(t.endpoint_events.c.endpoint == name))
+    forget_endpoint(connection, name)
     audit(connection, actor, "endpoint.delete", name, model=gone["model"], version=gone["version"])
     bump(connection, "snapshot", "desired")
     return gone

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 from roblox_ml_core.names import MAX_VERSION
@@ -24,6 +24,7 @@ __all__ = [
     "StopBody",
 ]
 
+_T = TypeVar("_T")
 _NAME = "^[a-z0-9][a-z0-9-]{0,62}$"
 _Named = Annotated[str, Field(pattern=_NAME)]
 _Unit = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,62}$")]
@@ -32,7 +33,14 @@ _Positive = Annotated[int, Field(ge=1, le=SCALE, description="10,000ths")]
 _Ref = Annotated[str, Field(min_length=3, max_length=200, description="model/3 or model@alias")]
 _Text = Annotated[str, Field(max_length=2000)]
 _Revision = Annotated[int, Field(ge=0, le=MAX_VERSION)]
-_MAX_PARAMS = 16 << 10
+_MAX_BYTES = 16 << 10
+
+
+def _bounded(what: str, value: _T) -> _T:
+    size = len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
+    if size > _MAX_BYTES:
+        raise ValueError(f"{what} has {size} bytes and may have {_MAX_BYTES}: it is in the memory of every door")
+    return value
 
 
 class LayerBody(Body):
@@ -79,9 +87,7 @@ class ArmBody(Body):
     @field_validator("params")
     @classmethod
     def _small(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if len(json.dumps(value)) > _MAX_PARAMS:
-            raise ValueError(f"an arm's params may take {_MAX_PARAMS} bytes: they are in every door's memory")
-        return value
+        return _bounded("an arm's params", value)
 
 
 class MetricBody(Body):
@@ -119,6 +125,11 @@ class ExperimentBody(Body):
     hypothesis: Annotated[str, Field(max_length=5000)] = ""
     isolated: bool = False
     expect: _Revision | None = None
+
+    @field_validator("targeting")
+    @classmethod
+    def _small(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return _bounded("targeting", value)
 
     @model_validator(mode="after")
     def _weights(self) -> ExperimentBody:

@@ -62,8 +62,9 @@ def start(
         values["revision"] = 1 if row is None else row["revision"] + 1
         connection.execute(delete(t.canaries).where(t.canaries.c.endpoint == endpoint))
         connection.execute(insert(t.canaries).values(endpoint=endpoint, **values))
-    before = None if row is None else {"version": row["version"], "share": row["share"]}
-    audit(connection, actor, "canary.start", endpoint, before=before, version=version, share=share)
+    before = None if row is None else {"version": row["version"], "share": row["share"], "isolated": row["isolated"]}
+    after = {"version": version, "share": share, "isolated": isolated}
+    audit(connection, actor, "canary.start", endpoint, before=before, after=after)
     bump(connection, "snapshot", "desired")
     return describe(connection, endpoint) or {}
 
@@ -79,7 +80,8 @@ def end(connection: Connection, endpoint: str, actor: str, reason: str) -> dict[
         endpoints.describe(connection, endpoint)
         raise NotFound(f"endpoint {endpoint} has no canary", hint="rml canary start makes one")
     connection.execute(delete(t.canaries).where(t.canaries.c.endpoint == endpoint))
-    audit(connection, actor, "canary.end", endpoint, version=here["version"], share=here["share"], reason=reason)
+    before = {"version": here["version"], "share": here["share"], "isolated": here["isolated"]}
+    audit(connection, actor, "canary.end", endpoint, before=before, after=None, reason=reason)
     bump(connection, "snapshot", "desired")
     return {**here, "reason": reason}
 
@@ -89,7 +91,12 @@ def promote(connection: Connection, endpoint: str, actor: str) -> dict[str, Any]
     here, canary = endpoints.describe(connection, endpoint), describe(connection, endpoint)
     if canary is None:
         raise NotFound(f"endpoint {endpoint} has no canary to promote", hint="rml canary start makes one")
-    version = int(canary["version"])
+    if canary["model"] != here["model"]:
+        raise Conflict(
+            f"the canary of {endpoint} is {canary['model']}/{canary['version']}, and the endpoint has come to {here['model']}",
+            hint=f"rml canary end {endpoint}; then deploy the version you mean",
+        )
+    version = check_fit(connection, here, Challenger(canary["model"], None, int(canary["version"])))
     end(connection, endpoint, actor, "promoted")
     if here["alias"] is not None:
         reason = f"canary of endpoint {endpoint}"

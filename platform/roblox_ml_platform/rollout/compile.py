@@ -1,7 +1,8 @@
 """From what was decided to the policy that doors, clients and batch jobs read. Pure.
 
 Everything is resolved here: aliases to versions, names to digests. A reader needs no registry, and two readers of one policy
-cannot disagree.
+cannot disagree. What fits its endpoint no longer (the endpoint was pointed elsewhere, an alias moved to a version with other tensors)
+is left out here and comes back by itself: no client gets an answer of another shape, whichever way the change came about.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Rows", "compile_policy"]
+from .fit import differences
+
+__all__ = ["Rows", "compile_policy", "left_out"]
 
 Row = Mapping[str, Any]
 _AS_IT_IS = (
@@ -33,12 +36,13 @@ class Rows:
     """What the database holds, and what its references mean now.
 
     `endpoints` are described (`endpoints.describe`); `aliases` is (model, alias) → version; `versions` is `model/version` →
-    digest and preprocessing, of every version that a row names.
+    digest and preprocessing, of every version that a row names; `signatures` has the tensors of the same.
     """
 
     endpoints: Sequence[Row]
     aliases: Mapping[tuple[str, str], int]
     versions: Mapping[str, Row]
+    signatures: Mapping[str, Row | None]
     layers: Sequence[Row] = ()
     experiments: Sequence[Row] = ()
     canaries: Sequence[Row] = ()
@@ -56,10 +60,22 @@ class Rows:
         self.named.add(key)
         return key
 
+    def misfit(self, row: Row, endpoint: Row) -> str | None:
+        """Why the row's version cannot answer for the endpoint; None: it can."""
+        key = self.ref(row)
+        if key is None:
+            return (
+                f"there is no {row['model']}@{row['alias']}"
+                if row.get("alias")
+                else f"there is no {row['model']}/{row['version']}"
+            )
+        found = differences(endpoint["signature"], self.signatures.get(key))
+        return f"{key} does not fit the endpoint: {'; '.join(found)}" if found else None
+
 
 def compile_policy(rows: Rows) -> dict[str, Any]:
     """The snapshot's `policy` (docs/formats/policy-snapshot.md)."""
-    known = {row["name"] for row in rows.endpoints}
+    known = {row["name"]: row for row in rows.endpoints}
     canaries = {row["endpoint"]: row for row in rows.canaries}
     endpoints = {}
     for row in rows.endpoints:
@@ -70,9 +86,13 @@ def compile_policy(rows: Rows) -> dict[str, Any]:
         endpoints[name] = {
             **{field: row[field] for field in _AS_IT_IS},
             "canary": _canary(rows, canaries.get(name), row),
-            "shadows": list(_shadows(rows, (s for s in rows.shadows if s["endpoint"] == name))),
+            "shadows": list(_shadows(rows, (s for s in rows.shadows if s["endpoint"] == name), row)),
         }
-    used = [row for row in rows.experiments if row["endpoint"] in known]
+    used = [
+        row
+        for row in rows.experiments
+        if row["endpoint"] in known and not _arm_misfit(rows, row, known[row["endpoint"]])
+    ]
     return {
         "endpoints": endpoints,
         "layers": {row["name"]: {"unit": row["unit"], "salt": f"layer/{row['name']}"} for row in rows.layers},
@@ -93,19 +113,46 @@ def compile_policy(rows: Rows) -> dict[str, Any]:
 
 
 def _canary(rows: Rows, canary: Row | None, endpoint: Row) -> dict[str, Any] | None:
-    if canary is None:
+    if canary is None or _canary_misfit(rows, canary, endpoint):
         return None
     ref = rows.ref(canary)
-    if ref is None or ref == f"{endpoint['model']}/{endpoint['version']}":  # it has become the champion in another way
+    if ref == f"{endpoint['model']}/{endpoint['version']}":  # it has become the champion in another way
         return None
     return {"ref": ref, "share": canary["share"], "salt": canary["salt"]}
 
 
-def _shadows(rows: Rows, shadows: Iterable[Row]) -> Iterable[dict[str, Any]]:
+def _canary_misfit(rows: Rows, canary: Row, endpoint: Row) -> str | None:
+    if canary["model"] != endpoint["model"]:
+        return f"it is a version of {canary['model']}, and the endpoint has come to {endpoint['model']}"
+    return rows.misfit(canary, endpoint)
+
+
+def _shadows(rows: Rows, shadows: Iterable[Row], endpoint: Row) -> Iterable[dict[str, Any]]:
     for row in shadows:
-        if (ref := rows.ref(row)) is not None:
+        if rows.misfit(row, endpoint) is None:
             salt = f"shadow/{row['endpoint']}/{row['name']}"
-            yield {"name": row["name"], "ref": ref, "share": row["share"], "salt": salt}
+            yield {"name": row["name"], "ref": rows.ref(row), "share": row["share"], "salt": salt}
+
+
+def _arm_misfit(rows: Rows, experiment: Row, endpoint: Row) -> str | None:
+    """One arm that cannot answer takes its experiment out: the arms that are left would compare nothing."""
+    reasons = (rows.misfit(arm, endpoint) for arm in experiment["arms"] if arm["model"] is not None)
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def left_out(rows: Rows, endpoint: Row) -> list[dict[str, str]]:
+    """What runs at the endpoint by its rows and is not in its policy, and why: for people."""
+    name = endpoint["name"]
+    found = [
+        *(
+            (f"experiment {r['name']}", _arm_misfit(rows, r, endpoint))
+            for r in rows.experiments
+            if r["endpoint"] == name
+        ),
+        *(("canary", _canary_misfit(rows, r, endpoint)) for r in rows.canaries if r["endpoint"] == name),
+        *((f"shadow {r['name']}", rows.misfit(r, endpoint)) for r in rows.shadows if r["endpoint"] == name),
+    ]
+    return [{"what": what, "why": why} for what, why in found if why is not None]
 
 
 def _experiment(rows: Rows, row: Row) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from . import layers
 from . import tables as t
 from .refs import Challenger, check_fit
 
-__all__ = ["Arm", "Wish", "describe", "list_experiments", "put", "stop"]
+__all__ = ["Arm", "Wish", "describe", "list_experiments", "model_of_arm", "put", "stop"]
 
 MOST_IN_A_LAYER = 64
 
@@ -118,11 +118,11 @@ def put(connection: Connection, name: str, wish: Wish, actor: str, *, expect: in
                 revision=1 if row is None else row["revision"] + 1, started_at=now(), reason="", **values,
             )
         )  # fmt: skip
-    before = {"share": row["share"]} if running else None
-    arms = {arm.name: str(arm.ref) if arm.ref else None for arm in wish.arms}
-    audit(connection, actor, "experiment.put", name, before=before, share=wish.share, arms=arms, layer=wish.layer)
+    after = describe(connection, name)
+    before = _audited(_described(row)) if running else None
+    audit(connection, actor, "experiment.put", name, before=before, after=_audited(after))
     bump(connection, "snapshot", "desired")
-    return describe(connection, name)
+    return after
 
 
 def stop(connection: Connection, name: str, actor: str, reason: str, winner: str | None = None) -> dict[str, Any]:
@@ -150,7 +150,8 @@ def stop(connection: Connection, name: str, actor: str, reason: str, winner: str
         "revision": row["revision"] + 1,
     }
     connection.execute(update(t.experiments).where(*where).values(**values))
-    audit(connection, actor, "experiment.stop", name, reason=reason, winner=winner, share=row["share"])
+    before = _audited(_described(row))
+    audit(connection, actor, "experiment.stop", name, before=before, after=None, reason=reason, winner=winner)
     bump(connection, "snapshot", "desired")
     return describe(connection, name)
 
@@ -235,10 +236,11 @@ def _refuse_other_arms(name: str, row: Any, wish: Wish) -> None:
     wanted = {
         "endpoint": wish.endpoint,
         "layer": wish.layer,
-        "arms": [arm.row() for arm in wish.arms],
+        "arms": _by_name([arm.row() for arm in wish.arms]),  # in whatever order: JSON objects have none
         "targeting": dict(wish.targeting),
     }
-    changed = [what for what, value in wanted.items() if row[what] != value]
+    have = {**row, "arms": _by_name(row["arms"])}
+    changed = [what for what, value in wanted.items() if have[what] != value]
     if changed:
         raise Conflict(
             f"experiment {name} runs, and its {', '.join(changed)} cannot change: what was measured so far would mean "
@@ -246,6 +248,17 @@ def _refuse_other_arms(name: str, row: Any, wish: Wish) -> None:
             hint=f"rml experiment stop {name}, then begin it again: it gets a fresh assignment",
             details={"changed": changed},
         )
+
+
+def _by_name(arms: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(arms, key=lambda arm: str(arm["name"]))
+
+
+def _audited(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an experiment somebody decided."""
+    parts = ("endpoint", "layer", "share", "targeting", "metrics", "guardrails", "hypothesis", "isolated", "round")
+    arms = {arm["name"]: {"ref": arm["ref"], "weight": arm["weight"]} for arm in described["arms"]}
+    return {**{part: described[part] for part in parts}, "arms": arms}
 
 
 def _refuse_second_owner(connection: Connection, name: str, wish: Wish) -> None:
@@ -261,11 +274,29 @@ def _refuse_second_owner(connection: Connection, name: str, wish: Wish) -> None:
             )
 
 
-def _crown(connection: Connection, row: Any, winner: str, actor: str) -> None:
+def model_of_arm(connection: Connection, name: str, winner: str) -> str | None:
+    """The model that the arm chooses; None: it leaves the model alone.
+
+    Raises:
+        NotFound: there is no such experiment, or no such arm.
+    """
+    row = _current(connection, name)
+    if row is None:
+        describe(connection, name)  # raises
+    found: str | None = _arm(row, winner)["model"]
+    return found
+
+
+def _arm(row: Any, winner: str) -> Any:
     arm = next((arm for arm in row["arms"] if arm["name"] == winner), None)
     if arm is None:
         names = ", ".join(arm["name"] for arm in row["arms"])
         raise NotFound(f"experiment {row['name']} has no arm {winner}", hint=f"its arms: {names}")
+    return arm
+
+
+def _crown(connection: Connection, row: Any, winner: str, actor: str) -> None:
+    arm = _arm(row, winner)
     if arm["model"] is None:
         return  # it leaves the model alone: what won is its parameters
     here = endpoints.describe(connection, row["endpoint"])

@@ -24,11 +24,11 @@ def put(connection: Connection, name: str, unit: str, actor: str) -> dict[str, A
     row = lock(connection, name, missing_ok=True)
     if row is None:
         connection.execute(insert(t.layers).values(name=name, unit=unit, created_at=now(), actor=actor))
-        audit(connection, actor, "layer.put", name, unit=unit)
+        audit(connection, actor, "layer.put", name, before=None, after={"unit": unit})
     elif row["unit"] != unit:
         _refuse_if_used(connection, name, "change its unit")
         connection.execute(update(t.layers).where(t.layers.c.name == name).values(unit=unit))
-        audit(connection, actor, "layer.put", name, unit=unit, before=row["unit"])
+        audit(connection, actor, "layer.put", name, before={"unit": row["unit"]}, after={"unit": unit})
     bump(connection, "snapshot")
     return describe(connection, name)
 
@@ -61,7 +61,7 @@ def delete_layer(connection: Connection, name: str, actor: str) -> dict[str, Any
     gone = describe(connection, name)
     _refuse_if_used(connection, name, "remove it")
     connection.execute(delete(t.layers).where(t.layers.c.name == name))
-    audit(connection, actor, "layer.delete", name, unit=gone["unit"])
+    audit(connection, actor, "layer.delete", name, before={"unit": gone["unit"]}, after=None)
     bump(connection, "snapshot")
     return gone
 

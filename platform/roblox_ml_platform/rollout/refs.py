@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select
 from .. import aliases
 from .. import tables as t
 from ..versions import require
+from .fit import differences
 
 __all__ = ["Challenger", "check_fit", "read", "resolve"]
 
@@ -58,28 +59,11 @@ def check_fit(connection: Connection, endpoint: Mapping[str, Any], challenger: C
     query = select(t.versions.c.signature).where(
         t.versions.c.model == challenger.model, t.versions.c.version == version
     )
-    theirs = connection.execute(query).scalar() or {}
-    differences = list(_differences(endpoint["signature"] or {}, theirs))
-    if differences:
+    theirs = connection.execute(query).scalar()
+    if found := differences(endpoint["signature"], theirs):
         raise Invalid(
-            f"{challenger.model}/{version} does not fit endpoint {endpoint['name']}: {'; '.join(differences)}",
+            f"{challenger.model}/{version} does not fit endpoint {endpoint['name']}: {'; '.join(found)}",
             hint="an arm, a canary or a shadow must take and give the same tensors; deploy it under an endpoint of its own",
-            details={"differences": differences},
+            details={"differences": found},
         )
     return version
-
-
-def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Any:
-    for side in ("inputs", "outputs"):
-        mine = {tensor["name"]: tensor for tensor in ours.get(side) or ()}
-        other = {tensor["name"]: tensor for tensor in theirs.get(side) or ()}
-        for name in sorted(mine.keys() | other.keys()):
-            what = f"{side[:-1]} {name}"
-            if name not in other:
-                yield f"it has no {what}"
-            elif name not in mine:
-                yield f"it has {what}, which the endpoint has not"
-            elif mine[name]["datatype"] != other[name]["datatype"]:
-                yield f"{what} is {other[name]['datatype']} instead of {mine[name]['datatype']}"
-            elif len(mine[name]["shape"]) != len(other[name]["shape"]):
-                yield f"{what} has {len(other[name]['shape'])} dimensions instead of {len(mine[name]['shape'])}"

@@ -38,8 +38,9 @@ def put(
         )
     else:
         connection.execute(update(t.shadows).where(*where).values(actor=actor, **values))
-    was = None if before is None else {"ref": before["ref"], "share": before["share"]}
-    audit(connection, actor, "shadow.put", f"{endpoint}/{name}", before=was, ref=str(ref), share=share)
+    was = None if before is None else {key: before[key] for key in ("ref", "share", "isolated")}
+    after = {"ref": str(ref), "share": share, "isolated": isolated}
+    audit(connection, actor, "shadow.put", f"{endpoint}/{name}", before=was, after=after)
     bump(connection, "snapshot", "desired")
     return next(one for one in list_shadows(connection, endpoint) if one["name"] == name)
 
@@ -51,7 +52,8 @@ def delete_shadow(connection: Connection, endpoint: str, name: str, actor: str) 
         known = ", ".join(one["name"] for one in list_shadows(connection, endpoint)) or "none"
         raise NotFound(f"endpoint {endpoint} has no shadow {name}", hint=f"its shadows: {known}")
     connection.execute(delete(t.shadows).where(t.shadows.c.endpoint == endpoint, t.shadows.c.name == name))
-    audit(connection, actor, "shadow.delete", f"{endpoint}/{name}", ref=found["ref"])
+    before = {key: found[key] for key in ("ref", "share", "isolated")}
+    audit(connection, actor, "shadow.delete", f"{endpoint}/{name}", before=before, after=None)
     bump(connection, "snapshot", "desired")
     return found
 

@@ -10,35 +10,39 @@ from sqlalchemy import Connection, select
 from .. import endpoints
 from .. import tables as core
 from . import tables as t
-from .compile import Rows, compile_policy
+from .compile import Rows, compile_policy, left_out
 from .uses import rows_of, running
 
-__all__ = ["challengers", "policy"]
+__all__ = ["challengers", "misfits", "policy"]
 
 
 def policy(connection: Connection) -> dict[str, Any]:
     """The snapshot's `policy`."""
-    everything = core.versions
-    rows = connection.execute(
-        select(everything.c.model, everything.c.version, everything.c.digest, everything.c.package, everything.c.manifest)
-        .where(everything.c.model.in_(_models(connection)))
-    ).mappings()  # fmt: skip
-    versions = {
-        f"{row['model']}/{row['version']}": {
-            "digest": row["digest"],
-            "preprocess": endpoints.preprocess_of(row["package"], row["manifest"]),
-        }
-        for row in rows
-    }
+    return compile_policy(_rows(connection))
+
+
+def misfits(connection: Connection, endpoint: str) -> list[dict[str, str]]:
+    """What runs at the endpoint and is left out of the policy, because its tensors are not the champion's (any more)."""
+    rows = _rows(connection)
+    return left_out(rows, next(row for row in rows.endpoints if row["name"] == endpoint))
+
+
+def _rows(connection: Connection) -> Rows:
+    every = core.versions.c
+    query = select(every.model, every.version, every.digest, every.package, every.manifest, every.signature)
+    versions, signatures = {}, {}
+    for row in connection.execute(query.where(every.model.in_(_models(connection)))).mappings():
+        key = f"{row['model']}/{row['version']}"
+        preprocess = endpoints.preprocess_of(row["package"], row["manifest"])
+        versions[key] = {"digest": row["digest"], "preprocess": preprocess}
+        signatures[key] = row["signature"]
     aliases = {
         (row["model"], row["alias"]): int(row["version"]) for row in connection.execute(select(core.aliases)).mappings()
     }
-    return compile_policy(
-        Rows(
-            endpoints.list_endpoints(connection), aliases, versions,
-            rows_of(connection, t.layers), running(connection), rows_of(connection, t.canaries), rows_of(connection, t.shadows),
-            rows_of(connection, t.holdouts), list(connection.execute(select(t.switches.c.name)).scalars()),
-        )
+    return Rows(
+        endpoints.list_endpoints(connection), aliases, versions, signatures,
+        rows_of(connection, t.layers), running(connection), rows_of(connection, t.canaries), rows_of(connection, t.shadows),
+        rows_of(connection, t.holdouts), list(connection.execute(select(t.switches.c.name)).scalars()),
     )  # fmt: skip
 
 

@@ -35,18 +35,21 @@ def put_holdout(
         connection.execute(insert(t.holdouts).values(name=name, created_at=now(), actor=actor, **values))
     else:
         connection.execute(update(t.holdouts).where(t.holdouts.c.name == name).values(**values))
-    before = {} if row is None else {key: row[key] for key in values}
-    audit(connection, actor, "holdout.put", name, before=before, **values)
+    before = None if row is None else {key: row[key] for key in values}
+    audit(connection, actor, "holdout.put", name, before=before, after=values)
     bump(connection, "snapshot")
     return next(one for one in list_holdouts(connection) if one["name"] == name)
 
 
 def delete_holdout(connection: Connection, name: str, actor: str) -> None:
     """Let its units into experiments again."""
-    if not connection.execute(delete(t.holdouts).where(t.holdouts.c.name == name)).rowcount:
+    gone = next((one for one in list_holdouts(connection) if one["name"] == name), None)
+    if gone is None:
         known = sorted(connection.execute(select(t.holdouts.c.name)).scalars())
         raise NotFound(f"there is no holdout {name}", hint=f"holdouts: {', '.join(known) or 'none'}")
-    audit(connection, actor, "holdout.delete", name)
+    connection.execute(delete(t.holdouts).where(t.holdouts.c.name == name))
+    before = {key: gone[key] for key in ("unit", "share", "layers")}
+    audit(connection, actor, "holdout.delete", name, before=before, after=None)
     bump(connection, "snapshot")
 
 

@@ -6,11 +6,19 @@ from collections.abc import Iterable
 from typing import Any
 
 from roblox_ml_core.errors import Conflict
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 
 from . import tables as t
 
-__all__ = ["refuse_if_used", "rows_of", "running", "users_of_alias", "users_of_endpoint", "users_of_version"]
+__all__ = [
+    "forget_endpoint",
+    "refuse_if_used",
+    "rows_of",
+    "running",
+    "users_of_alias",
+    "users_of_endpoint",
+    "users_of_version",
+]
 
 
 def refuse_if_used(what: str, users: list[str]) -> None:
@@ -21,6 +29,11 @@ def refuse_if_used(what: str, users: list[str]) -> None:
             hint="stop the experiment, end the canary or remove the shadow first",
             details={"used_by": users},
         )
+
+
+def forget_endpoint(connection: Connection, endpoint: str) -> None:
+    """Its kill switch goes with it: an endpoint made again under the name is another one."""
+    connection.execute(delete(t.switches).where(t.switches.c.name == f"endpoint/{endpoint}"))
 
 
 def users_of_version(connection: Connection, model: str, version: int) -> list[str]:

@@ -15,6 +15,7 @@ from ..database import counter
 from ..identity import access
 from ..rollout import canaries, rollbacks, shadows
 from ..rollout.experiments import list_experiments
+from ..rollout.state import misfits
 
 __all__ = ["router"]
 
@@ -39,6 +40,7 @@ def get_endpoint(name: Name, plane: Plane) -> dict[str, Any]:
             "canary": canaries.describe(connection, name),
             "shadows": shadows.list_shadows(connection, name),
             "experiments": running,
+            "left_out": misfits(connection, name),
         }
 
 

@@ -147,6 +147,10 @@ def stop_experiment(experiment: Name, plane: Plane, who: Who, actor: Actor, body
     """End it; with a winner, the endpoint answers with that arm's version from now on."""
     with plane.database.write() as connection:
         _on_endpoint(connection, who, experiments.describe(connection, experiment)["endpoint"], "promote")
+        # A winner's model becomes the endpoint's: as much a promotion as beginning the experiment was.
+        model = None if body.winner is None else experiments.model_of_arm(connection, experiment, body.winner)
+        if model is not None:
+            access.require(connection, who, "promote", model=model)
         return experiments.stop(connection, experiment, actor, body.reason or "stopped", body.winner)
 
 

@@ -20,7 +20,9 @@ SIGNATURE = {
 }
 
 
-def make_body(store: BlobStore, mark: str, *, stored: bool = True, **fields: Any) -> dict[str, Any]:
+def make_body(
+    store: BlobStore, mark: str, *, stored: bool = True, tensors: Any = SIGNATURE, **fields: Any
+) -> dict[str, Any]:
     """The body of a registration whose package differs from another one by `mark`; its blobs are in the store."""
 
     def entry(data: bytes) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def make_body(store: BlobStore, mark: str, *, stored: bool = True, **fields: Any
             store.put(data)
         return {"sha256": sha256_bytes(data), "size": len(data)}
 
-    files = {"signature.json": entry(canonical_json(SIGNATURE)), "model/code/m.py": entry(mark.encode())}
+    files = {"signature.json": entry(canonical_json(tensors)), "model/code/m.py": entry(mark.encode())}
     info = {"schema": 1, "format": "python", "files": files, "labels": None, "options": {"entry": "m:predict"}}
     return {"package": info, "manifest": {**files, "package.json": entry(canonical_json(info))}, **fields}
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from roblox_ml_core.errors import Conflict, NotFound
+from roblox_ml_core.errors import Conflict, Invalid, NotFound
 from roblox_ml_core.policy import SCALE, decide, read_policy
 from roblox_ml_core.storage import BlobStore
 from roblox_ml_platform import aliases, endpoints, registration, serving, versions
 from roblox_ml_platform.database import Database
-from roblox_ml_platform.rollout import canaries, experiments, layers, rollbacks, shadows, switches
+from roblox_ml_platform.rollout import canaries, experiments, layers, rollbacks, shadows, state, switches
 from roblox_ml_platform.rollout.experiments import Arm, Wish
 from roblox_ml_platform.rollout.refs import read
 
@@ -27,6 +27,10 @@ REFS = st.sampled_from([None, "scale@champion", "scale@next", *(f"scale/{n}" for
 NAMES, LAYERS, ENDPOINTS = (
     st.sampled_from(names) for names in (["e1", "e2", "e3"], ["l1", "l2"], ["follows", "pinned"])
 )
+ODD = {
+    "inputs": [{"name": "x", "datatype": "INT64", "shape": [-1, 2]}],
+    "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}],
+}
 UNITS = [f"user-{number}" for number in range(60)]
 
 
@@ -41,6 +45,8 @@ class Rollouts(RuleBasedStateMachine):
         for mark in MARKS:
             body = make_body(store, mark, alias="champion" if mark == "a" else "next" if mark == "b" else None)
             registration.register(self.database, store, registration.prepare("scale", body, store), "ann")
+        odd = make_body(store, "odd", tensors=ODD)
+        registration.register(self.database, store, registration.prepare("odd", odd, store), "ann")
         with self.database.write() as connection:
             endpoints.put(connection, "follows", endpoints.Target("scale", "champion", None), "ann")
             endpoints.put(connection, "pinned", endpoints.Target("scale", None, 2), "ann")
@@ -58,7 +64,7 @@ class Rollouts(RuleBasedStateMachine):
         try:
             with self.database.write() as connection:
                 return what(connection, *args, **more)
-        except (Conflict, NotFound):
+        except (Conflict, NotFound, Invalid):
             return None
 
     @rule(
@@ -111,6 +117,11 @@ class Rollouts(RuleBasedStateMachine):
     def promote(self, alias: str, version: int) -> None:
         self._try(aliases.move, "scale", alias, version, actor="ann", reason="")
 
+    @rule(endpoint=ENDPOINTS, model=st.sampled_from(["scale", "odd"]))
+    def point_elsewhere(self, endpoint: str, model: str) -> None:
+        """At a model with other tensors, whatever runs there: what does not fit must be left out until it fits again."""
+        self._try(endpoints.put, endpoint, endpoints.Target(model, None, 1), "ann")
+
     @rule(version=NUMBERS)
     def delete_version(self, version: int) -> None:
         self._try(versions.delete_version, "scale", version, "ann")
@@ -126,12 +137,18 @@ class Rollouts(RuleBasedStateMachine):
             document = serving.snapshot(connection)
             resident = {f"{m['model']}/{m['version']}" for m in serving.desired(connection)["models"]}
             running = {one["name"]: one for one in experiments.list_experiments(connection, running=True)}
+            odd = {e["name"] for e in endpoints.list_endpoints(connection) if e["model"] == "odd"}
+            out = {one["what"] for name in document["policy"]["endpoints"] for one in state.misfits(connection, name)}
         policy = read_policy(document["policy"])
         assert policy.findings == () and policy.digest == document["digest"]
-        assert set(policy.experiments) == set(running)
+        fits = {name: one for name, one in running.items() if f"experiment {name}" not in out}
+        assert set(policy.experiments) == set(fits)
+        for name, one in running.items():
+            assert (name in fits) == (one["endpoint"] not in odd or all(arm["ref"] is None for arm in one["arms"]))
         for entry in policy.endpoints.values():
             assert {ref.key for ref in entry.refs} <= resident
-        self._nobody_is_moved(policy, running)
+            assert len({ref.model for ref in entry.refs}) == 1, "an answer of another shape"
+        self._nobody_is_moved(policy, fits)
 
     def _nobody_is_moved(self, policy: Any, running: dict[str, Any]) -> None:
         """Without holdouts a unit that was in an arm stays in it as long as the round runs."""
