@@ -65,11 +65,11 @@ def units_of(exposures: pa.Table, arms: Sequence[str], quality: Quality) -> Unit
     code, arm, at = encoded.indices.to_numpy(zero_copy_only=False), table["arm"].to_numpy(), table["at"].to_numpy()
     order = np.argsort(at, kind="stable")
     count = len(encoded.dictionary)
-    first = np.zeros(count, dtype=np.int64)
+    first: Any = np.zeros(count, dtype=np.int64)
     first[code[order[::-1]]] = order[::-1]  # the last one written is the earliest
     quality.repeated_exposures += len(code) - count
     unit_arm, unit_at = arm[first].astype(np.int64), at[first]
-    crossed = np.zeros(count, dtype=bool)
+    crossed: Any = np.zeros(count, dtype=bool)
     crossed[code[arm != unit_arm[code]]] = True
     quality.units_in_two_arms += int(crossed.sum())
     kept = np.flatnonzero(~crossed)
@@ -104,7 +104,7 @@ def join(
     exposed = units.at[number] if len(units) else np.zeros(0, dtype=np.int64)
     after, late = at >= exposed, at >= until_us
     quality.late_events += int((after & late).sum())
-    used = np.zeros(len(at), dtype=bool)
+    used: Any = np.zeros(len(at), dtype=bool)
     found = {}
     for index, name in enumerate(names):
         is_it = which == index
@@ -127,7 +127,7 @@ def _first_of_each(ids: Any, at: Any) -> Any:
         return np.arange(len(at))
     code = encoded.indices.to_numpy(zero_copy_only=False)
     order = np.argsort(at, kind="stable")[::-1]
-    first = np.zeros(len(encoded.dictionary), dtype=np.int64)
+    first: Any = np.zeros(len(encoded.dictionary), dtype=np.int64)
     first[code[order]] = order
     return first
 

@@ -234,7 +234,7 @@ def _arms_there(units: Units, other: Neighbour) -> Any:
     there = units_of(other.exposures, list(other.arms), Quality())
     where = pc.index_in(there.names, value_set=units.names)
     position = where.to_numpy(zero_copy_only=False)
-    found = np.full(len(units), -1, dtype=np.int64)
+    found: Any = np.full(len(units), -1, dtype=np.int64)
     known = ~np.isnan(position) if position.dtype.kind == "f" else np.ones(len(position), dtype=bool)
     found[position[known].astype(np.int64)] = there.arm[known]
     return found

@@ -49,15 +49,15 @@ def write_down(
     connection: Connection, watch: Watch, action: str, reason: str, evidence: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The record, the audit's row and the event people hear of."""
-    row = {
+    row: dict[str, Any] = {
         "at": now(), "endpoint": watch.endpoint, "kind": watch.kind, "subject": watch.subject, "version": watch.version,
         "back_to": watch.back_to, "action": action, "reason": reason, "evidence": dict(evidence),
     }  # fmt: skip
-    number = connection.execute(insert(rollbacks).values(row)).inserted_primary_key[0]
+    number = connection.execute(insert(rollbacks).values(row).returning(rollbacks.c.id)).scalar_one()
     audit(connection, ACTOR, f"guard.{action}", watch.endpoint, kind=watch.kind, experiment=watch.subject, version=watch.version,
           back_to=watch.back_to, reason=reason, rollback=number)  # fmt: skip
     subject = {"endpoint": watch.endpoint, "model": watch.version.rpartition("/")[0], "rollback": number}
-    facts = {
+    facts: dict[str, Any] = {
         "kind": watch.kind,
         "action": action,
         "from": watch.version,

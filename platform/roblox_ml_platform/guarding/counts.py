@@ -114,7 +114,7 @@ class Book:
 
     def ticks(self, key: Key, begin: int, end: int) -> Ticks:
         """The seconds from `begin` up to and without `end`; zeros where nothing was counted."""
-        rows = np.zeros((max(0, end - begin), 2 + BINS), dtype=np.int64)
+        rows: Any = np.zeros((max(0, end - begin), 2 + BINS), dtype=np.int64)
         with self._lock:
             for second, row in self._seconds.get(key, ()):
                 if begin <= second < end:

@@ -93,14 +93,17 @@ class Guardrails:
                 return False
             champion = f"{here['model']}/{here['version']}"
             arm = next(arm for arm in one["arms"] if arm["name"] == first["arm"])
-            keys = (Key(one["endpoint"], "", "arm", one["name"], name) for name in (first["arm"], document["control"]))
+            mine, its = (
+                Key(one["endpoint"], "", "arm", one["name"], name) for name in (first["arm"], document["control"])
+            )
             watch = Watch(
                 "guardrail",
                 one["endpoint"],
                 one["name"],
                 arm["ref"] or champion,
                 champion,
-                *keys,
+                mine,
+                its,
                 seconds_of(one["started_at"]),
             )
             done = acting.take_back(connection, watch, reason, proof, warn_only=self._settings.action == "warn")

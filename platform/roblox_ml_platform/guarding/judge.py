@@ -153,7 +153,7 @@ def look(found: Streams, begin: int, end: int, test: str, limits: Limits) -> Any
         np.where(enough, series, 0.0) for series in (_calmed(xc, worst), *(one.sum(axis=-1) for one in (nc, xb, nb)))
     ]
     margin = limits.error_points if test == "errors" else 0.0
-    return log_e_value(*sums, margin, _PRIORS[test][0], found.priors[test])
+    return log_e_value(sums[0], sums[1], sums[2], sums[3], margin, _PRIORS[test][0], found.priors[test])
 
 
 def _calmed(hits: Any, worst: int) -> Any:

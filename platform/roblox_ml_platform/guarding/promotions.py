@@ -47,7 +47,7 @@ class Promotions:
 
 def went_back(connection: Connection, endpoint: Mapping[str, Any]) -> bool:
     """Whether the endpoint is where it is by a rollback: of the alias it follows, or of itself; the later move counts."""
-    moves = []
+    moves: list[Any] = []
     query = select(t.endpoint_events.c.at, t.endpoint_events.c.kind).where(
         t.endpoint_events.c.endpoint == endpoint["name"]
     )
