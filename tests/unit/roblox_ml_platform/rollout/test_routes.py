@@ -7,13 +7,19 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from roblox_ml_core.digests import canonical_json, sha256_bytes
 from roblox_ml_core.storage import BlobStore
+
+from ..conftest import make_body  # type: ignore[import-not-found,unused-ignore]
 
 Body = Callable[..., dict[str, Any]]
 ARMS = {
     "control": {"ref": "scale@champion", "weight": 5000},
     "new": {"ref": "scale/2", "weight": 5000, "params": {"k": 20}},
+}
+
+ODD = {
+    "inputs": [{"name": "x", "datatype": "INT64", "shape": [-1, 2]}],
+    "outputs": [{"name": "z", "datatype": "FP32", "shape": [-1]}],
 }
 
 
@@ -96,23 +102,7 @@ def test_what_an_experiment_is_refused_for(api: TestClient, store: BlobStore) ->
     assert "experiment big, arm new" in refused(api.delete("/v1/models/scale/versions/2"), 409)
     assert "experiment big" in refused(api.delete("/v1/endpoints/feed"), 409)
     # Another signature, another endpoint.
-    odd = {
-        "inputs": [{"name": "x", "datatype": "INT64", "shape": [-1, 2]}],
-        "outputs": [{"name": "z", "datatype": "FP32", "shape": [-1]}],
-    }
-    files = {}
-    for path, data in (("signature.json", canonical_json(odd)), ("model/code/m.py", b"z")):
-        store.put(data)
-        files[path] = {"sha256": sha256_bytes(data), "size": len(data)}
-    info = {"schema": 1, "format": "python", "files": files, "labels": None, "options": {"entry": "m:predict"}}
-    store.put(canonical_json(info))
-    entry = {"sha256": sha256_bytes(canonical_json(info)), "size": len(canonical_json(info))}
-    ok(
-        api.post(
-            "/v1/models/odd/versions",
-            json={"package": info, "manifest": {**files, "package.json": entry}, "signature": odd},
-        )
-    )
+    ok(api.post("/v1/models/odd/versions", json=make_body(store, "z", tensors=ODD)))
     said = refused(api.put("/v1/endpoints/feed/shadows/s", json={"ref": "odd/1"}), 422)
     assert "input x is INT64 instead of FP32" in said and "it has no output y" in said and "it has output z" in said
 
@@ -170,3 +160,39 @@ def test_an_endpoints_unit_log_and_limits_are_kept_part_by_part(api: TestClient)
     entry = policy(api)["endpoints"]["feed"]
     assert entry["unit"] == "place_id" and entry["limits"] == {"concurrency": 7}
     assert entry["log"] == {"rate": 100, "data_class": "internal", "retention_days": 30, "bodies": True}
+
+
+def test_what_fits_no_longer_is_left_out_and_comes_back(api: TestClient, store: BlobStore) -> None:
+    """Somebody points the endpoint at a model with other tensors while all kinds of things run there."""
+    ok(experiment(api))
+    ok(api.post("/v1/endpoints/feed/canary", json={"version": 3, "share": 500}))
+    ok(api.put("/v1/endpoints/feed/shadows/next", json={"ref": "scale/3"}))
+    before = policy(api)
+    assert ok(api.get("/v1/endpoints/feed"))["left_out"] == []
+    ok(api.post("/v1/models/odd/versions", json=make_body(store, "z", tensors=ODD)))
+    ok(api.put("/v1/endpoints/feed", json={"model": "odd", "version": 1}))
+    entry = policy(api)["endpoints"]["feed"]
+    assert (entry["canary"], entry["shadows"], policy(api)["experiments"]) == (None, [], {})
+    why = {one["what"]: one["why"] for one in ok(api.get("/v1/endpoints/feed"))["left_out"]}
+    assert set(why) == {"experiment new-ranker", "canary", "shadow next"}
+    assert "input x is FP32 instead of INT64" in why["experiment new-ranker"]
+    assert "the endpoint has come to odd" in refused(api.post("/v1/endpoints/feed/canary/promote"), 409)
+    assert "input x is" in refused(api.post("/v1/experiments/new-ranker/stop", json={"winner": "new"}), 422)
+    ok(api.put("/v1/endpoints/feed", json={"model": "scale", "alias": "champion"}))
+    after = policy(api)
+    assert after["experiments"] == before["experiments"]
+    assert after["endpoints"]["feed"]["canary"] == before["endpoints"]["feed"]["canary"]
+
+
+def test_small_print(api: TestClient) -> None:
+    ok(experiment(api))
+    ok(experiment(api, share=2000, arms=dict(reversed(ARMS.items()))))  # the same arms: JSON objects have no order
+    long = {"country": {"in": ["x" * 100] * 200}}
+    assert "targeting has" in refused(experiment(api, "long", targeting=long), 422)
+    # A kill switch is the endpoint's, not its name's.
+    ok(api.put("/v1/endpoints/other", json={"model": "scale", "version": 1}))
+    ok(api.put("/v1/kill", json={"endpoints": ["other"]}))
+    ok(api.delete("/v1/endpoints/other"))
+    assert ok(api.get("/v1/kill"))["endpoints"] == []
+    row = ok(api.get("/v1/audit", params={"subject": "new-ranker"}))["audit"][0]
+    assert (row["detail"]["before"]["share"], row["detail"]["after"]["share"]) == (1000, 2000)
