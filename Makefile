@@ -43,6 +43,7 @@ bench-text: setup ## text models on this machine's cores: the article's steps, o
 	@$(PY) -m benchmarks.text $(if $(FULL),--full) $(ARGS)
 
 bench-router: setup ## the door beside Triton alone, nginx, Envoy, a KServe transformer and Starlette: CPU per request, latency, rps
+	@$(PY) scripts/setup_peers.py router
 	@$(PY) -m benchmarks.router $(ARGS)
 
 bench-experiments: setup ## simulated experiments: false alarms under peeking, power, sample-ratio checks (RUNS=2000)

@@ -278,7 +278,9 @@ class AnalysisSettings(BaseSettings):
         default=100_000, ge=100, description="units at which the confidence sequences shall be narrowest"
     )
     peeks: int = Field(default=40, ge=2, le=500, description="points in time of a report's plots")
-    max_rows: int = Field(default=50_000_000, ge=1000, description="largest number of exposures or events of one report")
+    max_rows: int = Field(
+        default=50_000_000, ge=1000, description="largest number of exposures or events of one report"
+    )
 
 
 class DoorSettings(BaseSettings):
@@ -327,13 +329,17 @@ class RecordsSettings(BaseSettings):
     sweep_s: float = Field(
         default=3600.0, ge=0, description="how often a door deletes what has been kept long enough; 0: never"
     )
-    retention_days: int = Field(default=90, ge=1, description="how long outcome events are kept, which no endpoint owns")
+    retention_days: int = Field(
+        default=90, ge=1, description="how long outcome events are kept, which no endpoint owns"
+    )
     data_class: str = Field(default="internal", description="data class of outcome events")
     shadow_pending: int = Field(default=256, ge=0, description="shadow questions that wait or run; more are dropped")
     shadow_bytes: int = Field(default=32 << 20, ge=0, description="bytes of these; more are dropped")
     shadow_concurrency: int = Field(default=8, gt=0, description="questions to one shadow at once")
     shadow_deadline_s: float = Field(default=10.0, gt=0, description="how long a shadow may take, waiting included")
-    shadow_pressure: int = Field(default=64, gt=0, description="requests under way in the door above which shadows wait")
+    shadow_pressure: int = Field(
+        default=64, gt=0, description="requests under way in the door above which shadows wait"
+    )
 
     def resolve(self, home: HomeSettings) -> str:
         """Where the records are: a URL or a folder."""

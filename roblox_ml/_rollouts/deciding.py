@@ -38,13 +38,14 @@ def decide(
             snapshot = plane.snapshot()
     with translated():
         policy = rules.read_policy(snapshot["policy"])
-    index = getattr(units, "index", None)
+    rows: Any = units
+    index = rows.index if hasattr(rows, "iloc") else None  # a list has an index too: a method
     listed = [str(unit) for unit in units]
     try:
         columns = rules.decide_frame(policy, endpoint, listed, context)
     except rules.UnknownEndpoint:
         known = ", ".join(sorted(policy.endpoints)) or "none yet"
         raise NotFound(f"there is no endpoint {endpoint!r}", fix=f"endpoints: {known}", status=404) from None
-    frame = pd.DataFrame(columns, index=index if index is not None and len(index) == len(listed) else None)
+    frame = pd.DataFrame(columns, index=index)
     frame.attrs.update(endpoint=endpoint, policy_digest=policy.digest)
     return frame

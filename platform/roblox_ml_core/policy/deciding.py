@@ -82,7 +82,9 @@ def decide_for(entry: EndpointPolicy, unit_id: str | None, context: Mapping[str,
     if entry.shadows and (key := request or unit_id):
         asked = (s.ref for s in entry.shadows if s.ref != ref and _bucket(s.seed, key) < s.share)
         shadows = tuple(dict.fromkeys(asked))
-    return Decision(entry.name, ref, champion, role, tuple(arms), params, shadows, entry.log.rate, tuple(exposures), chosen)
+    return Decision(
+        entry.name, ref, champion, role, tuple(arms), params, shadows, entry.log.rate, tuple(exposures), chosen
+    )
 
 
 def _held_out(entry: EndpointPolicy, unit_id: str | None, context: Mapping[str, Any]) -> set[str]:

@@ -100,7 +100,10 @@ def _title(kind: str, pipeline: str, subject: Mapping[str, Any], facts: Mapping[
         did = {"rolled_back": "was taken back", "warned": "is worse than it should be"}.get(
             str(facts.get("action")), "is worse and could not be taken back"
         )
-        return f"{_short(facts.get('from')) or model} at endpoint {line(subject.get('endpoint') or '?', 64)} {did}", "bad"
+        return (
+            f"{_short(facts.get('from')) or model} at endpoint {line(subject.get('endpoint') or '?', 64)} {did}",
+            "bad",
+        )
     if kind == "channel.test":
         return f"Test message of channel {line(subject.get('channel') or '?', 80)}", "plain"
     known = {

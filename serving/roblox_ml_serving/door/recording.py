@@ -17,7 +17,17 @@ class Served:
     `forward` are the request's headers that a model server sees, `answer_headers` the answer's (REST; gRPC has none).
     """
 
-    __slots__ = ("answer_headers", "decision", "fallback", "forward", "identity", "protocol", "status", "target", "unit")
+    __slots__ = (
+        "answer_headers",
+        "decision",
+        "fallback",
+        "forward",
+        "identity",
+        "protocol",
+        "status",
+        "target",
+        "unit",
+    )
 
     def __init__(self, identity: str, protocol: str, unit: str | None, decision: Decision) -> None:
         self.identity = identity

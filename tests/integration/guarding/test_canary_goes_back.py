@@ -108,7 +108,9 @@ class World:
         self._agent.start()
         self.client.put_endpoint("feed", "feed", version=1)
         self.processes.append(self._start("roblox_ml_serving.door", home))
-        eventually("the door answers", lambda: httpx.post(f"{self.door}/v2/models/feed/infer", content=BODY).status_code == 200)
+        eventually(
+            "the door answers", lambda: httpx.post(f"{self.door}/v2/models/feed/infer", content=BODY).status_code == 200
+        )
 
     def _start(self, module: str, home: Path) -> subprocess.Popen[bytes]:
         log = (home / f"{module}.log").open("wb")
@@ -186,7 +188,12 @@ def test_a_canary_that_fails_five_percent_goes_back_by_itself_with_exact_evidenc
         clients.join(30)
     assert set(outcomes) == {"200"}, "the champion answered for the canary"
     proof = record["evidence"]
-    assert (record["kind"], record["action"], record["version"], record["back_to"]) == ("canary", "rolled_back", "feed/2", "feed/1")
+    assert (record["kind"], record["action"], record["version"], record["back_to"]) == (
+        "canary",
+        "rolled_back",
+        "feed/2",
+        "feed/1",
+    )
     assert proof["test"] == "errors" and proof["since_start"] and proof["log_e_value"] >= proof["threshold"]
     challenger, baseline = proof["challenger"], proof["baseline"]
     assert sum(challenger["latency"]) == challenger["requests"] and sum(baseline["latency"]) == baseline["requests"]

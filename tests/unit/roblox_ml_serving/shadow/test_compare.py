@@ -31,7 +31,9 @@ FLOATS = arrays.arrays(np.float32, st.tuples(st.integers(0, 4), st.integers(1, 6
 def test_an_answer_is_at_no_distance_from_itself(values) -> None:
     one = compare_tensors(number(values), number(values)).tensors["y"]
     assert one.distance == 0 and one.flips == one.nan == 0
-    assert one.abs_max in (None, 0) and one.rel_max in (None, 0) and one.rank in (None, 1.0) and one.overlap in (None, 1.0)
+    assert (
+        one.abs_max in (None, 0) and one.rel_max in (None, 0) and one.rank in (None, 1.0) and one.overlap in (None, 1.0)
+    )
 
 
 @given(st.data())
