@@ -20,6 +20,7 @@ _POLL_S = 0.1
 _VERSION_HEADER = "x-rml-model-version"
 _MODEL_HEADER = "x-rml-model"
 _ID_HEADER = "x-rml-inference-id"
+_MAX_UNIT = 256
 
 
 class Endpoint:
@@ -46,7 +47,12 @@ class Endpoint:
         return serving[1] if serving else None
 
     def predict(
-        self, inputs: Any, *, unit: str | None = None, context: Mapping[str, Any] | None = None, timeout: float = 30.0
+        self,
+        inputs: Any,
+        *,
+        unit: str | int | None = None,
+        context: Mapping[str, Any] | None = None,
+        timeout: float = 30.0,
     ) -> Prediction:
         """Predictions over REST: a list for a model with one input (texts, rows), else a dict of input name to list or array.
 
@@ -65,7 +71,7 @@ class Endpoint:
             "content-type": "application/octet-stream",
             "inference-header-content-length": str(head_length),
             "x-rml-timeout-ms": str(max(1, int(timeout * 1000))),
-            **_about(unit, context),
+            **{name: value.encode() for name, value in _about(unit, context).items()},
         }
         answer = self._send("POST", "/infer", content=body, headers=headers, timeout=timeout + 5)
         self._raise_for(answer)
@@ -277,7 +283,12 @@ class GrpcEndpoint:
         return grpc_address()
 
     def predict(
-        self, inputs: Any, *, unit: str | None = None, context: Mapping[str, Any] | None = None, timeout: float = 30.0
+        self,
+        inputs: Any,
+        *,
+        unit: str | int | None = None,
+        context: Mapping[str, Any] | None = None,
+        timeout: float = 30.0,
     ) -> Prediction:
         """The same as `Endpoint.predict`, over gRPC.
 
@@ -307,7 +318,12 @@ class GrpcEndpoint:
             v2.ModelInferRequest.SerializeToString,
             v2.ModelInferResponse.FromString,
         )
-        metadata = list(_about(unit, context).items())
+        about = _about(unit, context)
+        if not about.get("x-rml-unit", "").isascii():
+            raise InputError(
+                f"unit is {unit!r}", why="gRPC carries ASCII only", fix="ask over REST: endpoint.predict(…)"
+            )
+        metadata = list(about.items())
         if token := token_for(self._owner._door):
             metadata.append(("authorization", f"Bearer {token}"))
         try:
@@ -343,10 +359,35 @@ def _prediction(tensors: list[Tensor], headers: dict[str, Any]) -> Prediction:
     )  # fmt: skip
 
 
-def _about(unit: str | None, context: Mapping[str, Any] | None) -> dict[str, str]:
-    """Who asks, as headers or metadata carry it."""
-    found = {} if unit is None else {"x-rml-unit": unit}
-    return found if not context else {**found, "x-rml-context": json.dumps(dict(context), separators=(",", ":"))}
+def _about(unit: str | int | None, context: Mapping[str, Any] | None) -> dict[str, str]:
+    """Who asks, as headers or metadata carry it.
+
+    Raises:
+        InputError: it is no id that a header could carry, or a context that is no JSON.
+    """
+    from ._rollouts.wishes import as_unit
+
+    found = {}
+    if unit is not None:
+        text = as_unit(unit)
+        if (
+            not isinstance(text, str)
+            or not text.isprintable()
+            or not 0 < len(text) <= _MAX_UNIT
+            or text != text.strip()
+        ):
+            raise InputError(
+                f"unit is {text!r}",
+                why=f"a unit is an id of at most {_MAX_UNIT} printable characters",
+                fix='unit="user-17"',
+            )
+        found["x-rml-unit"] = text
+    if context:
+        try:
+            found["x-rml-context"] = json.dumps(dict(context), separators=(",", ":"), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"context is not JSON: {error}", fix='context={"country": "DE", "age": 14}') from None
+    return found
 
 
 def _states(servers: Sequence[Mapping[str, Any]], model: str, version: int) -> list[tuple[str, str, str]]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import _siblings
-from .._addresses import control, translated
-from ..errors import NotFound
+from .._addresses import control, door_url, translated
+from ..errors import NotFound, NotRunning, RemoteError
+from .tracking import post_batch
+from .wishes import WishError
 
 __all__ = ["decide"]
+
+_BATCH = 2_000
 
 
 def decide(
@@ -18,6 +23,7 @@ def decide(
     context: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     *,
     snapshot: Mapping[str, Any] | None = None,
+    log: bool = False,
 ) -> Any:
     """Who would answer each unit at the endpoint: a DataFrame with `unit`, `model`, `version`, `role`, `params`, `arm.<experiment>`.
 
@@ -26,9 +32,13 @@ def decide(
         context: one for all, or one per unit, for targeting and other units.
         snapshot: a policy snapshot kept from before; left out, the current one. Its digest is in the frame's
             `attrs["policy_digest"]`: a job that is run again with it decides the same.
+        log: tell the door that these units see their arms, so that reports count them. Only where the job then acts on it; how many
+            exposures were taken is in `attrs["exposures"]`.
 
     Raises:
         NotFound: the snapshot has no such endpoint.
+        WishError: there are not as many contexts as units.
+        NotRunning, RemoteError: exposures could not be logged.
     """
     import pandas as pd
 
@@ -41,11 +51,48 @@ def decide(
     rows: Any = units
     index = rows.index if hasattr(rows, "iloc") else None  # a list has an index too: a method
     listed = [str(unit) for unit in units]
+    if context is not None and not isinstance(context, Mapping):
+        context = list(context)
     try:
         columns = rules.decide_frame(policy, endpoint, listed, context)
     except rules.UnknownEndpoint:
         known = ", ".join(sorted(policy.endpoints)) or "none yet"
         raise NotFound(f"there is no endpoint {endpoint!r}", fix=f"endpoints: {known}", status=404) from None
+    except ValueError as error:
+        raise WishError(str(error), fix="one context for all units, or one for each") from None
     frame = pd.DataFrame(columns, index=index)
     frame.attrs.update(endpoint=endpoint, policy_digest=policy.digest)
+    if log:
+        frame.attrs["exposures"] = _log(rules, policy, endpoint, listed, context)
     return frame
+
+
+def _log(rules: Any, policy: Any, endpoint: str, units: Sequence[str], contexts: Any) -> int:
+    """Every (experiment, arm, unit) once; how many the door took."""
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for number, unit in enumerate(units):
+        one = {} if contexts is None else contexts if isinstance(contexts, Mapping) else contexts[number]
+        decision = rules.decide(policy, endpoint, unit, one)
+        for experiment, arm, kind, value in decision.exposures:
+            rows[(experiment, arm, kind, value)] = {
+                "endpoint": endpoint, "experiment": experiment, "arm": arm, "unit": value, "unit_kind": kind,
+                "version": decision.ref.version,
+            }  # fmt: skip
+    import httpx
+
+    url, listed, taken = f"{door_url()}/v1/exposures", list(rows.values()), 0
+    with httpx.Client(timeout=30.0) as http:
+        for start in range(0, len(listed), _BATCH):
+            body = json.dumps({"exposures": listed[start : start + _BATCH]}, separators=(",", ":"), ensure_ascii=False)
+            answer, problem = post_batch(http, url, body.encode())
+            if answer is None:
+                raise NotRunning(
+                    f"{taken} of {len(listed)} exposures were logged: {problem}",
+                    fix="start the door with `rml up`, or set RML_DOOR_URL; to log one again changes nothing",
+                )
+            if answer.status_code != 202:
+                raise RemoteError(
+                    f"the door refused the exposures after {taken}: {answer.text[:500]}", status=answer.status_code
+                )
+            taken += int(answer.json()["accepted"])
+    return taken

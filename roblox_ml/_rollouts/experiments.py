@@ -122,7 +122,7 @@ def experiment(
     Args:
         name: lower-case letters, digits, hyphens.
         arms: arm → `"model@alias"`, `"model/3"`, None (the arm leaves the model alone), or a dict with `ref`, `weight` and `params`.
-            The first arm is the one that others are compared with. Weights are equal unless given.
+            Others are compared with the arm called `control`, else with the first. Weights are equal unless given.
         endpoint: whose requests are split; left out, the endpoint called as the first arm's model.
         unit: what stays in one arm: a user, a session, a place. A new layer is made with it.
         layer: experiments of one layer never meet in one unit; those of different layers are independent. Left out: the layer

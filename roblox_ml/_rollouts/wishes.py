@@ -15,7 +15,19 @@ from typing import Any
 
 from ..errors import RmlSdkError
 
-__all__ = ["Canary", "Log", "Metric", "WishError", "canary", "guardrail", "in_parts", "log", "metric", "shown_share"]
+__all__ = [
+    "Canary",
+    "Log",
+    "Metric",
+    "WishError",
+    "as_unit",
+    "canary",
+    "guardrail",
+    "in_parts",
+    "log",
+    "metric",
+    "shown_share",
+]
 
 SCALE = 10_000
 
@@ -39,6 +51,12 @@ def in_parts(share: float, what: str = "share") -> int:
             fix="0.05 is five percent",
         )
     return parts
+
+
+def as_unit(unit: Any) -> Any:
+    """A unit's id as it travels: whole numbers are ids too, as texts."""
+    plain = unit.item() if hasattr(unit, "item") else unit
+    return str(plain) if isinstance(plain, int) and not isinstance(plain, bool) else plain
 
 
 def shown_share(parts: int) -> str:
@@ -121,7 +139,7 @@ def metric(
     Args:
         name: what it is called in reports; also the event, where none is given.
         event: the outcome that is tracked (`rml.track("click", unit=…)`).
-        kind: "count" (how much of it per unit: the sum of values), "mean" (the mean value), "conversion" (whether there was any).
+        kind: of each unit: "count" (how many events), "mean" (the sum of their values), "conversion" (whether there was any).
         ratio: (event above, event below the line): their sums per arm, with units as the unit of variance.
         direction: "up" when more is better.
         cuped_days: how many days before its first exposure a unit's own history may explain; less variance, sooner sure.

@@ -166,17 +166,41 @@ def layer(
     )
 
 
-def holdout(name: str, share: _Share = 0.01, unit: Annotated[str, typer.Option()] = "user_id") -> None:
+def holdout(
+    name: Annotated[str | None, typer.Argument(help="Nothing: show those there are.")] = None,
+    share: _Share = 0.01,
+    unit: Annotated[str, typer.Option(help="What is kept out: user_id, session_id …")] = "user_id",
+    layers: Annotated[list[str] | None, typer.Option("--layer", help="Of this layer only; may be repeated.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Let them in again.")] = False,
+) -> None:
     """Keep a share of the units out of every experiment."""
     import roblox_ml as rml
 
-    rml.holdout(name, share=share, unit=unit)
-    console.print(f"{share:.2%} of {unit} see no experiment")
+    from .._addresses import control
+
+    if name is not None and remove:
+        with control() as plane:
+            plane.delete_holdout(name)
+        console.print(f"nobody is kept out by {name} any more")
+    elif name is not None:
+        rml.holdout(name, share=share, unit=unit, layers=layers or ())
+        console.print(f"{share:.2%} of {unit} see no experiment")
+    else:
+        with control() as plane:
+            found = plane.holdouts()
+        rows = [
+            (one["name"], f"{one['share'] / 100:g} % of {one['unit']}", ", ".join(one["layers"]) or "all")
+            for one in found
+        ]
+        show("", ("holdout", "share", "layers"), rows, empty="nobody is kept out")
 
 
 def kill(
     what: Annotated[
         list[str] | None, typer.Argument(help="experiments, canaries, shadows; nothing: show what is off.")
+    ] = None,
+    endpoints: Annotated[
+        list[str] | None, typer.Option("--endpoint", help="Only the champion answers here; may be repeated.")
     ] = None,
     on: Annotated[bool, typer.Option("--on", help="Switch on again.")] = False,
 ) -> None:
@@ -185,10 +209,14 @@ def kill(
 
     kinds = ("experiments", "canaries", "shadows")
     if unknown := [one for one in what or () if one not in kinds]:
-        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(kinds)}")
+        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(kinds)}; an endpoint is --endpoint NAME")
     wishes: dict[str, Any] = dict.fromkeys(what or (), not on)
+    if endpoints:
+        before = set(rml.kill()["endpoints"])
+        wishes["endpoints"] = sorted(before - set(endpoints) if on else before | set(endpoints))
     off = rml.kill(**wishes)
-    show("", ("what", "state"), [(kind, "off" if off[kind] else "on") for kind in kinds], empty="")
+    rows = [(kind, "off" if off[kind] else "on") for kind in kinds]
+    show("", ("what", "state"), [*rows, *((name, "champion only") for name in off["endpoints"])], empty="")
 
 
 def _print(found: Any, save: Path | None, json: bool) -> None:
