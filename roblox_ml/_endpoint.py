@@ -161,10 +161,13 @@ class Endpoint:
         return f"Endpoint({self.name!r}, url={self.url!r})"
 
     def _repr_html_(self) -> str:
-        try:
-            status = self.status()
+        status: dict[str, Any] = {"url": self.url}
+        try:  # what is wished is worth showing while no door answers
+            with control() as plane:
+                status.update(plane.endpoint(self.name))
+            status["serving"] = self.version
         except (NotRunning, RemoteError) as error:
-            status = {"problem": str(error), "url": self.url}
+            status["problem"] = str(error)
         if canary := status.get("canary"):
             status["canary"] = f"version {canary['version']} for {canary['share'] / 100:g} % of units"
         for what in ("experiments", "shadows"):

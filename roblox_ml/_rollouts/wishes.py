@@ -139,7 +139,8 @@ def metric(
     Args:
         name: what it is called in reports; also the event, where none is given.
         event: the outcome that is tracked (`rml.track("click", unit=…)`).
-        kind: of each unit: "count" (how many events), "mean" (the sum of their values), "conversion" (whether there was any).
+        kind: of each unit: "mean" (the sum of its events' values, 1 each unless tracked otherwise; what is left out means this),
+            "count" (how many events, whatever their values), "conversion" (whether there was any). A unit without events has 0.
         ratio: (event above, event below the line): their sums per arm, with units as the unit of variance.
         direction: "up" when more is better.
         cuped_days: how many days before its first exposure a unit's own history may explain; less variance, sooner sure.
@@ -154,9 +155,9 @@ def metric(
                 f"metric {name!r}: a ratio is of two events", fix='rml.metric("ctr", ratio=("click", "view"))'
             )
         return Metric(name, "ratio", ratio[0], ratio[1], _direction(name, direction), cuped_days, primary)
-    kind = kind or "count"
+    kind = kind or "mean"
     if kind not in ("count", "mean", "conversion"):
-        raise WishError(f"metric {name!r} has the kind {kind!r}", fix='"count", "mean", "conversion", or ratio=(…, …)')
+        raise WishError(f"metric {name!r} has the kind {kind!r}", fix='"mean", "count", "conversion", or ratio=(…, …)')
     return Metric(name, kind, event or name, None, _direction(name, direction), cuped_days, primary)
 
 
@@ -173,7 +174,7 @@ def guardrail(name: str, *, margin: float = 0.0, direction: str = "down", **more
 
 
 def read_metric(wish: Metric | str | Mapping[str, Any]) -> dict[str, Any]:
-    """A metric as the control plane takes it; a text is the name of an event that is counted."""
+    """A metric as the control plane takes it; a text is the name of an event whose values are summed per unit."""
     if isinstance(wish, str):
         return metric(wish).to_json()
     return wish.to_json() if isinstance(wish, Metric) else dict(wish)

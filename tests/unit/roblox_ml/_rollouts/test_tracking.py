@@ -1,0 +1,124 @@
+"""Outcomes arrive once each, whatever the door does; what is wrong is said to the one who said it."""
+
+from __future__ import annotations
+
+import math
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import roblox_ml as rml
+from roblox_ml._rollouts import tracking
+from roblox_ml._rollouts.wishes import WishError
+from roblox_ml.errors import NotRunning, RemoteError
+
+EVENTS = "/v1/track"
+AT, ID, KIND, UNIT, EVENT, VALUE = range(6)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread in the background sleeps through the test: what is sent, and when, is the test's."""
+    monkeypatch.setattr(tracking, "_EVERY_S", 3600.0)
+
+
+def test_what_is_tracked_arrives_with_an_id_and_a_time(door: Any) -> None:
+    when = datetime.now(UTC)
+    assert rml.track("click", unit="user-1") and rml.track("buy", unit=17, value=4.99, at=when, id="order-1")
+    counts = rml.track_flush()
+    assert counts == {"offered": 2, "sent": 2, "dropped": 0, "waiting": 0}
+    first, second = door.rows[EVENTS]
+    assert (first[KIND], first[UNIT], first[EVENT], first[VALUE]) == ("user_id", "user-1", "click", 1.0)
+    assert (second[UNIT], second[VALUE], second[ID], second[AT]) == ("17", 4.99, "order-1", int(when.timestamp() * 1e6))
+    assert len(first[ID]) == 32
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"unit": ""}, "unit"),
+        ({"unit": None}, "unit"),
+        ({"unit": "a\nb"}, "printable"),
+        ({"unit": "u" * 300}, "256"),
+        ({"value": math.nan}, "not JSON"),
+        ({"value": math.inf}, "not JSON"),
+        ({"value": "4"}, "number"),
+        ({"event": "two words"}, "event"),
+        ({"at": datetime(2026, 1, 1)}, "time zone"),
+        ({"at": 1e9}, "35 days"),
+        ({"attributes": {"note": "x" * 3000}}, "2048"),
+        ({"attributes": {"note": object()}}, "not JSON"),
+    ],
+)
+def test_what_is_wrong_is_said_at_once_and_spoils_nothing(door: Any, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(WishError, match=said):
+        rml.track(**{"event": "click", "unit": "u", **wrong})
+    rml.track("click", unit="u")
+    assert rml.track_flush()["sent"] == 1 == len(door.rows[EVENTS])
+
+
+def test_a_frame_is_tracked_whole_or_not_at_all(door: Any) -> None:
+    frame = pd.DataFrame(
+        {"event": ["a", "b"], "unit": np.array([1, 2]), "value": [1.5, 2], "inference_id": ["i1", None]}
+    )
+    assert rml.track_many(frame) == 2
+    assert rml.track_flush()["sent"] == 2
+    assert [(row[UNIT], row[EVENT], row[VALUE], row[6]) for row in door.rows[EVENTS]] == [
+        ("1", "a", 1.5, "i1"), ("2", "b", 2.0, ""),
+    ]  # fmt: skip
+    with pytest.raises(WishError, match="row 1"):
+        rml.track_many([{"event": "a", "unit": "u"}, {"event": "a", "unit": "u", "value": math.inf}])
+    with pytest.raises(WishError, match="row 0 has user"):
+        rml.track_many([{"event": "a", "user": "u"}])
+    assert rml.track_flush()["offered"] == 2
+
+
+def test_a_door_that_comes_back_gets_everything_once(door: Any) -> None:
+    for number in range(5):
+        rml.track("click", unit=f"u{number}")
+    door.answers[:] = [503, 503, 503]
+    with pytest.raises(NotRunning, match="5 outcomes go on waiting"):
+        rml.track_flush()
+    door.answers[:] = [503, 429]  # refused twice, taken the third time: that is no failure
+    assert rml.track_flush() == {"offered": 5, "sent": 5, "dropped": 0, "waiting": 0}
+    assert [row[UNIT] for row in door.rows[EVENTS]] == [f"u{number}" for number in range(5)]
+    assert len({row[ID] for row in door.rows[EVENTS]}) == 5
+
+
+def test_a_batch_that_is_refused_is_dropped_and_counted(door: Any) -> None:
+    rml.track("click", unit="u")
+    door.answers[:] = [403]
+    with pytest.raises(RemoteError, match="lost"):
+        rml.track_flush()
+    rml.track("click", unit="u")
+    assert rml.track_flush() == {"offered": 2, "sent": 1, "dropped": 1, "waiting": 0}
+
+
+def test_the_line_is_bounded_and_sent_in_batches(door: Any) -> None:
+    tracker = tracking.Tracker(lambda: door.url, most=4500)
+    line = tracking._line("click", "u", 1.0, "user_id", None, None, None, {"note": "x" * 1000})
+    took = sum(tracker.offer(line) for _ in range(5000))
+    assert took == 4500 and tracker.counts["dropped"] == 500
+    assert tracker.flush() == {"offered": 5000, "sent": 4500, "dropped": 500, "waiting": 0}
+    assert sum(door.posts) == 4500 and max(door.posts) * len(line) <= 1_000_000 and len(door.posts) > 3
+
+
+def test_a_forked_process_sends_its_own(door: Any) -> None:
+    rml.track("before", unit="u")
+    child = os.fork()
+    if not child:  # pragma: no cover - another process
+        code = 1
+        try:
+            rml.track("after", unit="u")
+            (tracker,) = [one for one in tracking._TRACKERS.values() if one.counts["offered"]][-1:]
+            code = 0 if tracker._thread is not None and tracker._thread.is_alive() and rml.track_flush()["sent"] else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    rml.track_flush()
+    found = [(row[EVENT], row[ID]) for row in door.rows[EVENTS]]
+    assert len(set(found)) == 2, "the line that both inherited was sent twice, under one id"
