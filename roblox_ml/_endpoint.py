@@ -126,7 +126,7 @@ class Endpoint:
 
     def shadow_report(self, name: str) -> Any:
         """How the answers of a shadow differ from those that clients got (`rml.shadow`)."""
-        from ._rollouts.reports import ShadowReport
+        from ._rollouts.shadow_reports import ShadowReport
 
         with control() as plane:
             return ShadowReport(plane.shadow_report(self.name, name))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._addresses import control
-from .reports import ShadowReport
+from .shadow_reports import ShadowReport
 from .waiting import wait_for
 from .wishes import SCALE, in_parts, shown_share
 

@@ -1,4 +1,4 @@
-"""Two plots of an experiment as SVG text: where each interval lies now, and how it narrowed."""
+"""Plots of reports as SVG text: where each interval lies now, how it narrowed, how latencies spread. No script, nothing to load."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from .._cards.text import escaped, number
 
-__all__ = ["forest", "narrowing"]
+__all__ = ["forest", "narrowing", "spreads"]
 
 _WIDTH, _LEFT, _RIGHT = 640, 190, 20
 _GOOD, _BAD, _OPEN, _GREY = "#2da44e", "#e5534b", "#2f81f7", "#8b949e"
@@ -37,7 +37,7 @@ def forest(rows: Sequence[tuple[str, Mapping[str, Any], str]]) -> str:
             f'<circle cx="{scale(float(one["estimate"])):.1f}" cy="{y}" r="5" fill="{colour}"/></g>',
         ]
     parts += _percent_ticks(scale, low - pad, high + pad, height - 34)
-    parts.append(_caption("difference to control", height))
+    parts.append(_caption("relative difference to control, with its interval", height))
     return _svg("relative differences to control with their intervals", parts, height)
 
 
@@ -79,9 +79,37 @@ def narrowing(series: Sequence[Mapping[str, Any]], label: str) -> str:
         parts.append(
             f'<text x="{x(units):.1f}" y="{bottom + 18}" text-anchor="{anchor}" fill="currentColor">{number(units)}</text>'
         )
-    parts.append(f'<text x="{left}" y="16" fill="currentColor">{escaped(label)}</text>')
-    parts.append(_caption("units", height))
+    parts.append(f'<text x="{left}" y="16" fill="currentColor">{escaped(f"{label}, relative difference"[:80])}</text>')
+    parts.append(_caption("units in both arms", height))
     return _svg(f"{label}: the interval as units came in", parts, height)
+
+
+def spreads(rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+    """Latencies on a line each: p50 to p99, in milliseconds from zero; what is beyond p99 is in the table."""
+    known = [(label, one) for label, one in rows if one]
+    if not known:
+        return ""
+    high = max(float(one["p99"]) for _, one in known) / 1000 * 1.08 or 1.0
+    scale = _scale(0.0, high)
+    height = 34 + 28 * len(known) + 34
+    parts = [_line(_LEFT, height - 34, _WIDTH - _RIGHT, height - 34, _GREY)]
+    for row, (label, one) in enumerate(known):
+        y = 30 + 28 * row
+        p50, p90, p99 = (float(one[q]) / 1000 for q in ("p50", "p90", "p99"))
+        words = f"{label}: p50 {p50:.3g} ms, p90 {p90:.3g} ms, p99 {p99:.3g} ms"
+        parts += [
+            f"<g><title>{escaped(words)}</title>",
+            f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end" fill="currentColor">{escaped(label[:28])}</text>',
+            _line(scale(p50), y, scale(p99), y, _OPEN, width=2),
+            _line(scale(p50), y, scale(p90), y, _OPEN, width=7),
+            f'<circle cx="{scale(p50):.1f}" cy="{y}" r="5" fill="{_OPEN}"/></g>',
+        ]
+    parts += [
+        f'<text x="{scale(value):.1f}" y="{height - 20}" text-anchor="middle" fill="currentColor">{value:.3g}</text>'
+        for value in _ticks(0.0, high)
+    ]
+    parts.append(_caption("milliseconds: dot p50, thick to p90, thin to p99", height))
+    return _svg("latency of both", parts, height)
 
 
 def _scale(low: float, high: float) -> Any:
@@ -123,6 +151,6 @@ def _caption(text: str, height: int) -> str:
 
 def _svg(label: str, parts: Sequence[str], height: int) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" style="max-width:100%;height:auto" role="img" '
         f'aria-label="{escaped(label)}" font-family="system-ui, sans-serif" font-size="12">{"".join(parts)}</svg>'
     )

@@ -1,65 +1,43 @@
-"""What an experiment or a shadow showed, as one would rather look at it: a page of tables and plots, or lines in a terminal."""
+"""What an experiment showed, as one would rather look at it: a page of tables and plots, or lines in a terminal."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from .._cards.page import framed, page
 from .._cards.text import escaped, number
 from . import plots
+from .showing import Document, boxed, day, quantity, section, share, span, table
 
-__all__ = ["Report", "ShadowReport"]
+__all__ = ["Report"]
 
-_MEASURES = ("abs_max", "abs_mean", "rel_max", "rel_mean")
 _SRM = {
     "fine": "Arms have the sizes they should have",
     "suspect": "Arms may not have the sizes they should have",
     "broken": "Arms do not have the sizes they should have: do not read the results",
 }
+# kind of a metric → (what it is of an event, the column's name)
+_KINDS = {
+    "mean": ("sum of the values of {event}, per unit", "per unit"),
+    "count": ("number of {event}, per unit", "per unit"),
+    "conversion": ("share of the units with {event}", "share of units"),
+    "ratio": ("{event} for each {per}", "ratio"),
+}
+_QUALITY = {
+    "exposures": "exposures",
+    "repeated_exposures": "of these, of units that were exposed before",
+    "exposures_of_unknown_arms": "of these, of arms that the experiment does not have: left out",
+    "units_in_two_arms": "units in two arms: left out",
+    "events": "outcomes",
+    "repeated_events": "of these, sent more than once: counted once",
+    "events_of_others": "of these, of units that are not in the experiment: left out",
+    "events_before_exposure": "of these, from before the unit's exposure: left out",
+    "late_events": "of these, after the end: left out",
+}
 
 
-class _Document:
-    """A report's JSON, and its page."""
-
-    title = ""
-
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        #: The whole report as the control plane made it.
-        self.document = dict(document)
-
-    def html(self) -> str:
-        """A page of its own: no script, nothing to load."""
-        return page(self.title, self._body(), about=self._about())
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the page; the path written."""
-        target = Path(path)
-        target.write_text(self.html(), encoding="utf-8")
-        return target
-
-    def _repr_html_(self) -> str:
-        return framed(self.html(), height="48em")
-
-    def _body(self) -> str:
-        raise NotImplementedError
-
-    def _about(self) -> str:
-        raise NotImplementedError
-
-    def lines(self) -> list[str]:
-        """The report in sentences."""
-        raise NotImplementedError
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines())
-
-
-class Report(_Document):
-    """An experiment's report. `metrics` by name, `winner_so_far`, `warnings`; `document` has everything."""
+class Report(Document):
+    """An experiment's report. `metrics` by name, `units`, `warnings`; `document` has everything."""
 
     @property
     def title(self) -> str:  # type: ignore[override]
@@ -82,7 +60,7 @@ class Report(_Document):
 
     def lines(self) -> list[str]:
         said = [f"{self.title}: {', '.join(f'{arm} {number(count)}' for arm, count in self.units.items())} units"]
-        said.append(f"{_SRM[self.document['srm']['verdict']]} (p = {self.document['srm']['p_value']:.3g})")
+        said.append(self._srm())
         said += [one["words"] for metric in self.document["metrics"] for one in metric["comparisons"]]
         said += [
             f"guardrail {one['name']}: {'breached' if one['breached'] else 'holds'}"
@@ -90,209 +68,104 @@ class Report(_Document):
         ]
         return said + [f"! {warning}" for warning in self.warnings]
 
+    def _srm(self) -> str:
+        srm = self.document["srm"]
+        return f"{_SRM[srm['verdict']]} (p = {srm['p_value']:.3g}, valid at any time)"
+
+    def _alarm(self) -> bool:
+        document = self.document
+        found = [*document["guardrails"], *document["interactions"]]
+        return document["srm"]["verdict"] != "fine" or any(one.get("breached") or one.get("found") for one in found)
+
     def _about(self) -> str:
         document = self.document
         state = "running" if document.get("running") else "ended"
         return (
-            f"on {document['endpoint']}, layer {document['layer']}, {state}; {_day(document['since'])} to {_day(document['until'])}; "
-            f"intervals hold at every look together, at {100 * (1 - document['alpha']):g} %"
+            f"on {document['endpoint']}, layer {document['layer']}, {state}; {day(document['since'])} to {day(document['until'])}; "
+            f"all intervals of primary metrics hold together and at every look, with {100 * (1 - document['alpha']):g} % confidence"
         )
 
     def _body(self) -> str:
-        parts = [_failed(self.warnings), self._arms()]
+        parts = [boxed(self.warnings, alarm=self._alarm()), self._arms()]
         rows = [
             (f"{metric['name']}: {one['arm']}", one["relative"], one["decision"])
             for metric in self.document["metrics"]
             for one in metric["comparisons"]
         ]
         if drawn := plots.forest(rows):
-            parts.append(_section("Differences", f"<figure>{drawn}</figure>"))
+            parts.append(section("Differences to control", f"<figure>{drawn}</figure>"))
         parts += [self._metric(metric) for metric in self.document["metrics"]]
         if self.document["guardrails"]:
             parts.append(self._guardrails())
         if self.document["interactions"]:
             parts.append(self._interactions())
-        parts.append(self._quality())
+        rows_of_data = [(_QUALITY.get(key, key), number(value)) for key, value in self.document["quality"].items()]
+        parts.append(section("The data", table(("rows", "count"), rows_of_data)))
         return "".join(parts)
 
     def _arms(self) -> str:
-        srm = self.document["srm"]
         rows = [
-            (arm["arm"], number(arm["units"]), f"{arm['share']:.2%}", f"{arm['expected']:.2%}")
+            (arm["arm"], number(arm["units"]), share(arm["share"]), share(arm["expected"]))
             for arm in self.document["units"]
         ]
-        verdict = f"<p>{escaped(_SRM[srm['verdict']])} (p = {srm['p_value']:.3g}).</p>"
-        return _section("Arms", _table(("arm", "units", "share", "expected"), rows) + verdict)
+        arms = table(("arm", "units", "share of units", "expected"), rows)
+        return section("Arms", f"{arms}<p>{escaped(self._srm())}.</p>")
 
     def _metric(self, metric: Mapping[str, Any]) -> str:
-        what = (
-            f"{metric['event']} per {metric['per']}" if metric.get("per") else f"{metric['kind']} of {metric['event']}"
+        what, column = _KINDS.get(metric["kind"], ("{event}", "value"))
+        percent = metric["kind"] == "conversion"
+        arms = table(
+            ("arm", "units", column, "standard deviation"),
+            [
+                (arm["arm"], number(arm["units"]), quantity(arm["mean"], percent=percent), quantity(arm["sd"]))
+                for arm in metric["arms"]
+            ],
         )
-        arms = _table(
-            ("arm", "units", "value per unit" if not metric.get("per") else "ratio", "standard deviation"),
-            [(arm["arm"], number(arm["units"]), _number(arm["mean"]), _number(arm["sd"])) for arm in metric["arms"]],
-        )
-        rows = [
-            (
-                one["arm"],
-                _span(one["relative"], percent=True),
-                _span(one["absolute"], percent=False),
-                f"{one['p_value']:.3g}",
-                one["decision"]
-                + (f" (CUPED −{one['cuped']['variance_reduction']:.0%} variance)" if one.get("cuped") else ""),
-            )
+        against = table(
+            ("against control", "relative difference", "absolute difference", "p, at any time", "verdict"),
+            [
+                (
+                    one["arm"], span(one["relative"], percent=True), span(one["absolute"], percent=False),
+                    f"{one['p_value']:.3g}", _verdict(one),
+                )
+                for one in metric["comparisons"]
+            ],
+        )  # fmt: skip
+        words = "".join(f"<p>{escaped(one['words'])}</p>" for one in metric["comparisons"])
+        drawn = [
+            plots.narrowing(one["series"], f"{metric['name']}: {one['arm']} against control")
             for one in metric["comparisons"]
         ]
-        against = _table(("against control", "relative", "absolute", "p, at any time", "verdict"), rows)
-        words = "".join(f"<p>{escaped(one['words'])}</p>" for one in metric["comparisons"])
-        drawn = [plots.narrowing(one["series"], f"{metric['name']}, {one['arm']}") for one in metric["comparisons"]]
         figures = "".join(f"<figure>{one}</figure>" for one in drawn if one)
+        figures = f'<div class="plots">{figures}</div>' if figures else ""
         good = "more is better" if metric["direction"] == "up" else "less is better"
-        primary = "primary" if metric["primary"] else "secondary"
-        note = f'<p class="note">{escaped(f"{what}; {good}; {primary}")}</p>'
-        return _section(str(metric["name"]), note + words + arms + against + figures)
+        primary = "primary" if metric["primary"] else "secondary: a hint, not a decision"
+        said = f"{what.format(event=metric['event'], per=metric.get('per'))}; {good}; {primary}"
+        return section(str(metric["name"]), f'<p class="note">{escaped(said)}</p>{words}{arms}{against}{figures}')
 
     def _guardrails(self) -> str:
-        rows = [
-            (one["name"], arm["arm"], _number(arm["mean"]), _number(arm["control"]), f"{one['margin'] or 0:.2%}",
-             "breached" if arm["breached"] else "holds")
-            for one in self.document["guardrails"]
-            for arm in one["arms"]
-        ]  # fmt: skip
-        return _section("Guardrails", _table(("guardrail", "arm", "value", "control", "allowed", "verdict"), rows))
+        rows = []
+        for one in self.document["guardrails"]:
+            percent, worse = one["kind"] == "conversion", "more" if one["direction"] == "down" else "less"
+            rows += [
+                (one["name"], arm["arm"], quantity(arm["mean"], percent=percent), quantity(arm["control"], percent=percent),
+                 f"{share(one['margin'] or 0.0)} {worse}", "breached" if arm["breached"] else "holds")
+                for arm in one["arms"]
+            ]  # fmt: skip
+        columns = ("guardrail", "arm", "in the arm", "in control", "allowed", "verdict")
+        return section("Guardrails", table(columns, rows))
 
     def _interactions(self) -> str:
         rows = [
-            (f"{one['experiment']} ({one['layer']})", one["metric"], f"{one['arm']} × {one['other_arm']}", _number(one["estimate"]),
+            (f"{one['experiment']} (layer {one['layer']})", one["metric"], one["arm"], one["other_arm"], quantity(one["estimate"]),
              "they depend on each other" if one["found"] else "none found")
             for one in self.document["interactions"]
         ]  # fmt: skip
-        return _section(
-            "Other experiments on the same units", _table(("experiment", "metric", "arms", "change", "verdict"), rows)
-        )
-
-    def _quality(self) -> str:
-        rows = [(key.replace("_", " "), _number(value)) for key, value in self.document["quality"].items()]
-        return _section("The data", _table(("what", "count"), rows))
+        columns = ("experiment", "metric", "arm here", "arm there", "by how much the effect differs", "verdict")
+        return section("Other experiments on the same units", table(columns, rows))
 
 
-class ShadowReport(_Document):
-    """How a shadow's answers differ from those that clients got. `same`, `within_tolerance`, `tensors`; `document` has everything."""
-
-    @property
-    def title(self) -> str:  # type: ignore[override]
-        return f"Shadow {self.document.get('shadow', '')} of {self.document.get('endpoint', '')}".strip()
-
-    @property
-    def tensors(self) -> dict[str, dict[str, Any]]:
-        return dict(self.document["tensors"])
-
-    def lines(self) -> list[str]:
-        document = self.document
-        said = [f"{self.title}: {number(document['compared'])} of {number(document['asked'])} answers compared"]
-        if document["compared"]:
-            said.append(
-                f"the same: {_share(document['same'])}; within a relative difference of {document['tolerance']:g}: "
-                f"{_share(document['within_tolerance'])}"
-            )
-        for name, one in document["tensors"].items():
-            flips = (
-                f"{one['flips']} of {number(one['rows'])} rows have another label"
-                if one["rows"]
-                else "nothing to compare"
-            )
-            said.append(f"{name}: {flips}; {_share(one['within_tolerance'])} of answers within tolerance")
-        latency = document["latency"]
-        if latency["primary"]:
-            said.append(
-                f"latency p50 {_ms(latency['shadow']['p50'])} against {_ms(latency['primary']['p50'])}, "
-                f"p99 {_ms(latency['shadow']['p99'])} against {_ms(latency['primary']['p99'])}"
-            )
-        if document["error_rate"]:
-            said.append(f"! {_share(document['error_rate'])} of the questions got no answer from the shadow")
-        return said
-
-    def _about(self) -> str:
-        since, until = self.document.get("since_us"), self.document.get("until_us")
-        return "nothing was asked yet" if since is None else f"{_day(since / 1e6)} to {_day((until or since) / 1e6)}"
-
-    def _body(self) -> str:
-        document = self.document
-        parts = [
-            _section(
-                "In short", "".join(f"<p>{escaped(line)}</p>" for line in self.lines()[1:]) or "<p>No answers yet.</p>"
-            )
-        ]
-        rows = [
-            (name, measure.replace("_", " "), *(_number(one[measure][q]) for q in ("p50", "p90", "p99", "max")))
-            for name, one in document["tensors"].items() for measure in _MEASURES if one.get(measure)
-        ]  # fmt: skip
-        if rows:
-            parts.append(
-                _section("Differences per answer", _table(("output", "measure", "p50", "p90", "p99", "worst"), rows))
-            )
-        alike = [
-            (name, measure, *(_number(one[measure][q]) for q in ("mean", "p10", "min")))
-            for name, one in document["tensors"].items() for measure in ("overlap", "rank") if one.get(measure)
-        ]  # fmt: skip
-        if alike:
-            words = {"overlap": "top-k overlap", "rank": "rank correlation"}
-            table = [(name, words[measure], *rest) for name, measure, *rest in alike]
-            parts.append(_section("Order", _table(("output", "measure", "mean", "worst tenth", "worst"), table)))
-        latency = [
-            (who, *(_ms(spread[q]) for q in ("p50", "p90", "p99", "max")))
-            for who, spread in document["latency"].items()
-            if spread
-        ]
-        if latency:
-            parts.append(_section("Latency", _table(("whose", "p50", "p90", "p99", "worst"), latency)))
-        if document["examples"]:
-            rows = [
-                (one["inference_id"], number(one["distance"]), str(one["tensors"])[:400])
-                for one in document["examples"]
-            ]
-            parts.append(_section("Answers that differ most", _table(("inference", "distance", "what differs"), rows)))
-        if document["errors"]:
-            rows = [(one["message"], number(one["count"])) for one in document["errors"]]
-            parts.append(_section("Questions without an answer", _table(("why", "how often"), rows)))
-        return "".join(parts)
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escaped(title)}</h2>{body}</section>"
-
-
-def _failed(warnings: Iterable[str]) -> str:
-    said = "".join(f"<p>{escaped(warning)}</p>" for warning in warnings)
-    return f'<div class="failed">{said}</div>' if said else ""
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{escaped(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _span(interval: Mapping[str, Any], *, percent: bool) -> str:
-    def shown(value: Any) -> str:
-        return "?" if value is None else f"{100 * value:+.3g} %" if percent else f"{value:+.4g}"
-
-    if interval["low"] is None:
-        return f"{shown(interval['estimate'])} (too early for an interval)"
-    return f"{shown(interval['estimate'])} ({shown(interval['low'])} to {shown(interval['high'])})"
-
-
-def _number(value: Any) -> str:
-    return "–" if value is None else number(value)
-
-
-def _share(value: Any) -> str:
-    return "–" if value is None else f"{value:.2%}"
-
-
-def _ms(micros: float) -> str:
-    return f"{micros / 1000:.3g} ms"
-
-
-def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+def _verdict(comparison: Mapping[str, Any]) -> str:
+    cuped = comparison.get("cuped")
+    helped = f" (its own past explains {cuped['variance_reduction']:.0%} of the variance)" if cuped else ""
+    return f"{comparison['decision']}{helped}"

@@ -54,23 +54,23 @@ def test_an_experiment_begins_grows_and_is_won(plane: Any) -> None:
         rml.get_experiment("new-ranker").stop()
 
 
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"arms": {"control": "feed@champion"}}, "at least two arms"),
-        ({"arms": ["feed/1", "feed/2"]}, "at least two arms"),
-        ({"arms": {"a": {"ref": "feed/1", "wieght": 3}, "b": "feed/2"}}, "wieght"),
-        ({"arms": {"a": {"ref": "feed/1", "weight": 3}, "b": "feed/2"}}, "some have none"),
-        ({"arms": {"a": {"ref": "feed/1", "weight": 0}, "b": {"ref": "feed/2", "weight": 0}}}, "cannot be shared"),
-        ({"arms": {"a": None, "b": {"params": {"k": 2}}}}, "whose requests"),
-        ({"share": 0}, "above 0 and at most 1"),
-        ({"share": 5}, "0.05 is five percent"),
-        ({"metrics": [{"name": "x", "kind": "average"}]}, "kind"),
-    ],
-)
-def test_what_cannot_be_meant_is_refused_in_words(plane: Any, changed: dict[str, Any], said: str) -> None:
-    with pytest.raises((WishError, RemoteError), match=said):
-        rml.experiment(**{"name": "wrong", "arms": ARMS, **changed, **QUIET})
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"arms": {"control": "feed@champion"}}, "at least two arms"),
+    ({"arms": ["feed/1", "feed/2"]}, "at least two arms"),
+    ({"arms": {"a": {"ref": "feed/1", "wieght": 3}, "b": "feed/2"}}, "wieght"),
+    ({"arms": {"a": {"ref": "feed/1", "weight": 3}, "b": "feed/2"}}, "some have none"),
+    ({"arms": {"a": {"ref": "feed/1", "weight": 0}, "b": {"ref": "feed/2", "weight": 0}}}, "cannot be shared"),
+    ({"arms": {"a": None, "b": {"params": {"k": 2}}}}, "whose requests"),
+    ({"share": 0}, "above 0 and at most 1"),
+    ({"share": 5}, "0.05 is five percent"),
+    ({"metrics": [{"name": "x", "kind": "average"}]}, "kind"),
+]
+
+
+def test_what_cannot_be_meant_is_refused_in_words(plane: Any) -> None:
+    for changed, said in WRONG:
+        with pytest.raises((WishError, RemoteError), match=said):
+            rml.experiment(**{"name": "wrong", "arms": ARMS, **changed, **QUIET})
     assert rml.experiments() == []
 
 
