@@ -151,6 +151,7 @@ def _caption(text: str, height: int) -> str:
 
 def _svg(label: str, parts: Sequence[str], height: int) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" style="max-width:100%;height:auto" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" role="img" '
+        'style="max-width:100%;height:auto" '
         f'aria-label="{escaped(label)}" font-family="system-ui, sans-serif" font-size="12">{"".join(parts)}</svg>'
     )
