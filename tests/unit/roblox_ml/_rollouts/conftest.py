@@ -86,6 +86,8 @@ class Door:
     rows: dict[str, list[Any]] = field(default_factory=lambda: {"/v1/track": [], "/v1/exposures": []})
     answers: list[int] = field(default_factory=list)
     posts: list[int] = field(default_factory=list)
+    models: dict[str, Callable[[], int]] = field(default_factory=dict)  # endpoint → the version that answers
+    asked_by: list[str | None] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -95,8 +97,23 @@ def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_GET(self) -> None:
+            self._model({"name": "feed", "inputs": [{"name": "X", "datatype": "FP32", "shape": [-1, 2]}]})
+
+        def _model(self, answer: Any) -> None:
+            name = self.path.split("/")[3]
+            self._reply(
+                200,
+                answer,
+                {"x-rml-model": name, "x-rml-model-version": str(state.models[name]()), "x-rml-inference-id": "id-1"},
+            )
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
+            if self.path.startswith("/v2/"):
+                state.asked_by.append(self.headers["x-rml-unit"])
+                self._model({"outputs": [{"name": "Y", "datatype": "FP32", "shape": [1], "data": [0.5]}]})
+                return
             parse = parse_events if self.path == "/v1/track" else parse_exposures
             status, answer = (state.answers.pop(0) if state.answers else 202), {"error": "not now"}
             if status == 202:
@@ -107,9 +124,13 @@ def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
                     answer = {"accepted": len(found), "dropped": 0}
                 except Invalid as error:
                     status, answer = 400, {"error": str(error)}
+            self._reply(status, answer, {})
+
+        def _reply(self, status: int, answer: Any, headers: dict[str, str]) -> None:
             payload = json.dumps(answer).encode()
             self.send_response(status)
-            self.send_header("content-length", str(len(payload)))
+            for name, value in {**headers, "content-length": str(len(payload))}.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(payload)
 

@@ -1,0 +1,47 @@
+"""The guide's lines run as they stand, in their order: one control plane, one door that answers for whoever is champion."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from roblox_ml_core.records import Records
+from roblox_ml_core.settings import RecordsSettings
+
+GUIDE = Path(__file__).resolve().parents[4] / "docs" / "guides" / "rollouts.md"
+
+
+def test_every_python_block_of_the_guide_runs(
+    plane: Any, door: Any, rml_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for mark in "defghi":
+        plane.register("feed", mark)
+    plane.holds(*range(1, 10))
+    door.models["feed"] = lambda: plane.client.endpoint("feed")["version"]
+    records = Records(str(rml_home / "records"), door="d", settings=RecordsSettings(keep_free_bytes=0))
+    records.start()
+    compared = {
+        "distance": 0.5,
+        "tensors": {"scores": {"kind": "number", "values": 2, "rows": 2, "flips": 1, "nan": 0, "rel_max": 0.1}},
+    }
+    records.shadows.offer(
+        (int(time.time() * 1e6), "i1", "feed", "feed/9", 9, 1, 900, 1100, "ok", json.dumps(compared), "u1")
+    )
+    asyncio.run(records.close())
+    monkeypatch.chdir(tmp_path)
+
+    scope: dict[str, Any] = {}
+    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", GUIDE.read_text("utf-8"), re.S | re.M), 1):
+        exec(compile(code, f"the guide's block {number}", "exec"), scope)
+
+    assert scope["prediction"].inference_id == "id-1" and door.asked_by == ["user-17", "user-17"]
+    assert [row[4] for row in door.rows["/v1/track"]] == ["click", "revenue", "play", "play"]
+    assert (tmp_path / "new-ranker.html").stat().st_size > 2000
+    assert not scope["experiment"].running and plane.client.endpoint("feed")["version"] == 9
+    assert set(scope["frame"]["version"]) == {9}
+    assert plane.policy()["endpoints"]["feed"]["shadows"] == []
