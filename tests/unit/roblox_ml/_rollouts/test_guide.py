@@ -13,6 +13,9 @@ import pytest
 from roblox_ml_core.records import Records
 from roblox_ml_core.settings import RecordsSettings
 
+import roblox_ml as rml
+from roblox_ml._predict import InputError
+
 GUIDE = Path(__file__).resolve().parents[4] / "docs" / "guides" / "rollouts.md"
 
 
@@ -45,3 +48,20 @@ def test_every_python_block_of_the_guide_runs(
     assert not scope["experiment"].running and plane.client.endpoint("feed")["version"] == 9
     assert set(scope["frame"]["version"]) == {9}
     assert plane.policy()["endpoints"]["feed"]["shadows"] == []
+
+
+def test_who_asks_is_carried_whole_or_refused(plane: Any, door: Any) -> None:
+    door.models["feed"] = lambda: 1
+    endpoint = rml.endpoint("feed")
+    for unit in ("spieler-ü", 17, "u" * 256):
+        endpoint.predict({"X": [[1.0, 2.0]]}, unit=unit)
+    carried = [text.encode("latin-1").decode() for text in door.asked_by]  # the fake door's headers are read as latin-1
+    assert carried == ["spieler-ü", "17", "u" * 256]
+    for unit in ("", " u", "a\r\nx-rml-arms: e=new", "u" * 257, 1.5):
+        with pytest.raises(InputError, match="unit"):
+            endpoint.predict({"X": [[1.0, 2.0]]}, unit=unit)
+    with pytest.raises(InputError, match="over REST"):
+        endpoint.grpc.predict({"X": [[1.0, 2.0]]}, unit="spieler-ü")
+    with pytest.raises(InputError, match="not JSON"):
+        endpoint.predict({"X": [[1.0, 2.0]]}, context={"age": float("nan")})
+    assert len(door.asked_by) == 3
