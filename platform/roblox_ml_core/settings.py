@@ -20,6 +20,7 @@ __all__ = [
     "AnalysisSettings",
     "ControlPlaneSettings",
     "DoorSettings",
+    "FeaturesSettings",
     "GuardSettings",
     "HomeSettings",
     "IdentitySettings",
@@ -307,6 +308,19 @@ class DoorSettings(BaseSettings):
     @property
     def grpc_address(self) -> str:
         return self.grpc or f"{self.host}:{self.grpc_port}"
+
+
+class FeaturesSettings(BaseSettings):
+    """The feature server that ranking endpoints ask, and what a door keeps of its answers."""
+
+    model_config = SettingsConfigDict(env_prefix="RML_FEATURES_", extra="ignore")
+
+    url: str = Field(default=f"http://{_LOOPBACK}:18090", description="the feature server, http://host:port")
+    token: SecretStr | None = Field(default=None, description="bearer token that the feature server asks for")
+    cache_bytes: int = Field(default=256 << 20, ge=0, description="memory for features, over all views of a door")
+    fetch_timeout_s: float = Field(
+        default=1.0, gt=0, description="longest request to the feature server; a ranking waits less, by its own deadline"
+    )
 
 
 class RecordsSettings(BaseSettings):

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from . import aliases
 from . import tables as t
 from .database import bump, now
+from .preprocess import clients_signature, preprocess_of
 from .records import audit, iso
 from .rollback import stack_of, target
 from .rollout.uses import forget_endpoint, refuse_if_used, users_of_endpoint
@@ -26,7 +27,6 @@ __all__ = [
     "list_endpoints",
     "model_of",
     "needed_versions",
-    "preprocess_of",
     "put",
     "rollback",
     "withdraw",
@@ -43,8 +43,6 @@ POLICY: Mapping[str, Mapping[str, Any]] = {
     # Requests under way at one version on one server; 0: no limit but the door's own.
     "limits": {"concurrency": 0},
 }
-#: What doors do in front of a model, by its package's format: the kind, and the files they need for it.
-_PREPROCESS = {"text-cpu": ("text", ("model/tokenizer.json", "model/text.json"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +115,7 @@ def describe(connection: Connection, name: str) -> dict[str, Any]:
         "version": version,
         "digest": detail["digest"],
         "previous": _previous(connection, name, here, version),
-        "signature": detail["signature"],
+        "signature": clients_signature(detail["package"], detail["signature"]),
         "preprocess": preprocess_of(detail["package"], detail["manifest"]),
         "policy": {part: policy[part] for part in ("cache", "queue")},
         "unit": policy["assignment"]["unit"],
@@ -125,15 +123,6 @@ def describe(connection: Connection, name: str) -> dict[str, Any]:
         "limits": policy["limits"],
         "created_at": iso(row["created_at"]),
     }
-
-
-def preprocess_of(package: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a door does with requests before they reach the model server; None: nothing."""
-    found = _PREPROCESS.get(package.get("format", ""))
-    if found is None:
-        return None
-    kind, paths = found
-    return {"kind": kind, "files": {path: manifest[path]["sha256"] for path in paths if path in manifest}}
 
 
 def model_of(connection: Connection, name: str) -> str | None:

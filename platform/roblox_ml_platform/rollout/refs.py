@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 
 from .. import aliases
 from .. import tables as t
+from ..preprocess import clients_signature
 from ..versions import require
 from .fit import differences
 
@@ -56,11 +57,11 @@ def check_fit(connection: Connection, endpoint: Mapping[str, Any], challenger: C
         NotFound: there is no such version.
     """
     version = resolve(connection, challenger)
-    query = select(t.versions.c.signature).where(
+    query = select(t.versions.c.package, t.versions.c.signature).where(
         t.versions.c.model == challenger.model, t.versions.c.version == version
     )
-    theirs = connection.execute(query).scalar()
-    if found := differences(endpoint["signature"], theirs):
+    theirs = connection.execute(query).one()
+    if found := differences(endpoint["signature"], clients_signature(theirs.package, theirs.signature)):
         raise Invalid(
             f"{challenger.model}/{version} does not fit endpoint {endpoint['name']}: {'; '.join(found)}",
             hint="an arm, a canary or a shadow must take and give the same tensors; deploy it under an endpoint of its own",

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 
 from .. import endpoints
 from .. import tables as core
+from ..preprocess import clients_signature, preprocess_of
 from . import tables as t
 from .compile import Rows, compile_policy, left_out
 from .uses import rows_of, running
@@ -33,9 +34,9 @@ def _rows(connection: Connection) -> Rows:
     versions, signatures = {}, {}
     for row in connection.execute(query.where(every.model.in_(_models(connection)))).mappings():
         key = f"{row['model']}/{row['version']}"
-        preprocess = endpoints.preprocess_of(row["package"], row["manifest"])
+        preprocess = preprocess_of(row["package"], row["manifest"])
         versions[key] = {"digest": row["digest"], "preprocess": preprocess}
-        signatures[key] = row["signature"]
+        signatures[key] = clients_signature(row["package"], row["signature"])
     aliases = {
         (row["model"], row["alias"]): int(row["version"]) for row in connection.execute(select(core.aliases)).mappings()
     }

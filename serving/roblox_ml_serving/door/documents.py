@@ -120,6 +120,8 @@ class Documents:
             ) from None
         if response.status == 200 and isinstance(document, dict):
             _rename(document, target)
+            if not what and (tensors := self._door.tensors(target)) is not None:
+                document["inputs"], document["outputs"] = tensors
         return json_reply(response.status, document, _answered_by(target))
 
 

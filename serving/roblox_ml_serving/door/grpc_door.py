@@ -253,6 +253,11 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
                     described.name = target.endpoint
             if hasattr(message, "versions"):
                 message.versions[:] = [target.version_text]
+                if (tensors := self._door.tensors(target)) is not None:
+                    kind = v2.ModelMetadataResponse.TensorMetadata
+                    for field, side in zip((message.inputs, message.outputs), tensors, strict=True):
+                        del field[:]
+                        field.extend(kind(**tensor) for tensor in side)
             return bytes(message.SerializeToString())
 
         return describe

@@ -110,6 +110,11 @@ class Door:
             return None
         return self.prepared.handler(target)
 
+    def tensors(self, target: Target) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
+        """Inputs and outputs that clients see; None where they are the model's own."""
+        handler = self.handler(target)
+        return None if handler is None else getattr(handler, "tensors", None)
+
     def refuse_version(self, endpoint: str) -> Refused:
         """The answer to a client that names a version."""
         return Refused(

@@ -17,7 +17,7 @@ __all__ = ["KINDS", "Call", "Handler", "Kind", "open_kind"]
 
 #: kind → module with a function `open_kind(door) -> Kind`; imported on first use, so that a door whose endpoints need
 #: none of a kind's libraries does not load them.
-KINDS = {"text": "roblox_ml_serving.text.endpoint"}
+KINDS = {"ranking": "roblox_ml_serving.ranking.endpoint", "text": "roblox_ml_serving.text.endpoint"}
 
 Headers = list[tuple[bytes, bytes]]
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -39,6 +39,8 @@ class Call:
 
 class Handler(Protocol):
     """Answers the requests of one endpoint at one version.
+
+    Where clients see other tensors than the model's, it has a property `tensors`: inputs and outputs as v2 metadata has them.
 
     Raises (all methods):
         Refused: the door's own answer, as everywhere in the door.

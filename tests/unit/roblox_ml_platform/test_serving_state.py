@@ -264,7 +264,7 @@ def test_a_policy_is_kept_part_by_part_and_told_to_doors(client: TestClient, dig
 def test_a_text_models_files_are_named_for_doors_and_no_other_models(
     client: TestClient, digests: dict[int, str]
 ) -> None:
-    from roblox_ml_platform.endpoints import preprocess_of
+    from roblox_ml_platform.preprocess import preprocess_of
 
     paths = ("model/tokenizer.json", "model/text.json", "model/engines/x/model.onnx")
     manifest = {path: {"sha256": path[-1] * 64, "size": 1} for path in paths}

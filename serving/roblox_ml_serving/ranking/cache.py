@@ -1,0 +1,113 @@
+"""Rows of features that were fetched before, bounded by bytes, for one view.
+
+Two generations: rows are found in the young or the old one, what is found in the old one moves to the young one, and when the young
+one has filled its half the old one is dropped as a whole. That keeps what is used, like a least-recently-used list, without moving
+a link at every hit: a ranking asks for hundreds of rows at once. A row is one `bytes` (when it was fetched, when its event was, its
+values), so a request's rows become an array by one join, and freshness is compared for all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .wire import Key, Rows
+
+__all__ = ["ROW_BYTES", "FeatureCache", "empty_row", "row_type", "rows_of"]
+
+#: What an entry costs beside its key's text and its values: objects and a slot of the table.
+ROW_BYTES = 150
+
+
+def row_type(features: int) -> Any:
+    """A row as it lies in memory. Values: NaN where there is none, infinite where there is no number."""
+    return np.dtype([("fetched", "<f8"), ("event", "<f8"), ("values", "<f4", (features,))])
+
+
+def rows_of(rows: Rows, now: float) -> list[bytes]:
+    """A view's answer as rows; `now` is the clock's seconds at which it came."""
+    features, count = rows.values.shape
+    table = np.empty(count, row_type(features))
+    table["fetched"] = now
+    table["event"] = now - rows.ages.astype(np.float64)  # NaN: there is none
+    table["values"] = rows.values.T
+    table["values"][np.isnan(rows.ages)] = np.nan
+    data, size = table.tobytes(), table.dtype.itemsize
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def empty_row(features: int, *, answered: bool) -> bytes:
+    """The row of a key that has none; `answered` False: nobody said so, nobody said anything."""
+    row = np.zeros((), row_type(features))
+    row["fetched"], row["event"], row["values"] = float(answered), np.nan, np.nan
+    return bytes(row.tobytes())
+
+
+class FeatureCache:
+    """At most about `max_bytes` of memory. One event loop owns it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._half = max_bytes // 2
+        self._young: dict[Key, bytes] = {}
+        self._old: dict[Key, bytes] = {}
+        self._young_bytes = self._old_bytes = 0
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    @property
+    def used_bytes(self) -> int:
+        return self._young_bytes + self._old_bytes
+
+    def resize(self, max_bytes: int) -> None:
+        """Hold at most about so much from now on."""
+        self._half = max_bytes // 2
+        if self._old_bytes > self._half:
+            self._drop_old()
+        if self._young_bytes > self._half:
+            self.evicted += len(self._young)
+            self._young, self._young_bytes = {}, 0
+
+    def get(self, keys: Iterable[Key]) -> list[bytes | None]:
+        """The rows kept under the keys, fresh or not."""
+        young, old = self._young, self._old
+        found: list[bytes | None] = []
+        for key in keys:
+            row = young.get(key)
+            if row is None and (row := old.pop(key, None)) is not None:
+                self._old_bytes -= _size(key, row)
+                self._add(key, row)
+                young, old = self._young, self._old
+            found.append(row)
+        return found
+
+    def put(self, keys: Sequence[Key], rows: Sequence[bytes]) -> None:
+        """Keep the rows, in place of those that are there."""
+        for key, row in zip(keys, rows, strict=True):
+            if (before := self._young.pop(key, None)) is not None:
+                self._young_bytes -= _size(key, before)
+            elif (before := self._old.pop(key, None)) is not None:
+                self._old_bytes -= _size(key, before)
+            self._add(key, row)
+
+    def _add(self, key: Key, row: bytes) -> None:
+        size = _size(key, row)
+        if self._young_bytes + size > self._half:
+            if size > self._half:
+                return
+            self._drop_old()
+            self._old, self._old_bytes = self._young, self._young_bytes
+            self._young, self._young_bytes = {}, 0
+        self._young[key] = row
+        self._young_bytes += size
+
+    def _drop_old(self) -> None:
+        self.evicted += len(self._old)
+        self._old, self._old_bytes = {}, 0
+
+
+def _size(key: Key, row: bytes) -> int:
+    return ROW_BYTES + len(row) + (len(key) if isinstance(key, bytes) else 0)

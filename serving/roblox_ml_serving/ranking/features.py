@@ -1,0 +1,215 @@
+"""Features of a user and of candidates: from the cache where they are fresh, else fetched, each key once at a time.
+
+A fetch belongs to nobody who waits for it: it ends by its own limit, so that an answer which is too late for one request is there for
+the next one. Who waits does so for its own share of its own deadline, and goes on without what has not come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import time
+from typing import Any
+
+import numpy as np
+from roblox_ml_core.telemetry import log
+
+from .cache import FeatureCache, empty_row, row_type, rows_of
+from .client import FeatureClient, Unanswered
+from .measures import Measures
+from .spec import View
+from .wire import Ask, Block, Key
+
+__all__ = ["Features", "Gathered"]
+
+logger = logging.getLogger(__name__)
+_TELL_EVERY_S = 30.0
+Table = tuple[str, tuple[str, ...]]
+#: What one fetch brought: rows by table and key. A table that is missing had no answer.
+Brought = Mapping[Table, Mapping[Key, bytes]]
+
+
+@dataclass(slots=True)
+class Gathered:
+    """One view's rows for the keys of one request: `table` has a row per key (`cache.row_type`).
+
+    `unanswered` counts keys for which no server said anything, a word with why.
+    """
+
+    table: Any
+    unanswered: int = 0
+    why: str = ""
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """A view and its keys, while their rows come together."""
+
+    view: View
+    keys: Sequence[Key]
+    rows: list[bytes | None]
+    waiting: dict[asyncio.Task[Brought], list[int]] = field(default_factory=dict)
+
+
+class Features:
+    """Everything fetched for the ranking endpoints of one door."""
+
+    def __init__(self, client: FeatureClient, measures: Measures, *, max_bytes: int, fetch_s: float) -> None:
+        self._client = client
+        self._measures = measures
+        self._max_bytes, self._fetch_s = max_bytes, fetch_s
+        self._caches: dict[Table, FeatureCache] = {}
+        self._flights: dict[tuple[Table, Key], asyncio.Task[Brought]] = {}
+        self._fetches: set[asyncio.Task[Brought]] = set()
+        self._told = -_TELL_EVERY_S
+        measures.cached_bytes.set_function(lambda: sum(cache.used_bytes for cache in self._caches.values()))
+        measures.cached.set_function(lambda: sum(map(len, self._caches.values())))
+
+    def adopt(self, views: Iterable[View]) -> None:
+        """These are the views that endpoints use from now on; they share the room."""
+        tables = dict.fromkeys(view.table for view in views if view.ttl_s > 0)
+        if tables.keys() == self._caches.keys():
+            return
+        room = self._max_bytes // max(1, len(tables))
+        self._caches = {table: self._caches.get(table) or FeatureCache(room) for table in tables}
+        for cache in self._caches.values():
+            cache.resize(room)
+
+    async def gather(self, asked: Sequence[tuple[View, Sequence[Key]]], until: float) -> list[Gathered]:
+        """The rows of each view for its keys (each key once), in order; nothing later than `until` on the loop's clock."""
+        now = time()
+        wanted = [self._cached(view, keys, now) for view, keys in asked]
+        self._fetch(wanted)
+        tasks = {task for one in wanted for task in one.waiting}
+        if tasks:
+            left = until - asyncio.get_running_loop().time()
+            await asyncio.wait(tasks, timeout=max(left, 0.0))
+        return [self._joined(one) for one in wanted]
+
+    async def close(self) -> None:
+        for task in self._fetches:
+            task.cancel()
+        await asyncio.gather(*self._fetches, return_exceptions=True)
+        await self._client.close()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _cached(self, view: View, keys: Sequence[Key], now: float) -> _Wanted:
+        """What the cache has and is fresh; None for the others."""
+        cache = self._caches.get(view.table)
+        rows: list[bytes | None] = [None] * len(keys) if cache is None else cache.get(keys)
+        kept = [row for row in rows if row is not None]
+        if kept:
+            fetched = np.frombuffer(b"".join(kept), row_type(len(view.features)))["fetched"]
+            fresh = (fetched + view.ttl_s > now) & (fetched <= now)
+            if not fresh.all():
+                place = iter(fresh.tolist())
+                rows = [row if row is not None and next(place) else None for row in rows]
+        hits = len(rows) - rows.count(None)
+        if hits:
+            self._measures.rows.labels(view.name, "cache").inc(hits)
+        return _Wanted(view, keys, rows)
+
+    def _fetch(self, wanted: Sequence[_Wanted]) -> None:
+        """One request for all that nobody has asked for yet; the rest is under way already."""
+        blocks: list[Block] = []
+        asks: list[Ask] = []
+        mine: list[tuple[_Wanted, list[int]]] = []
+        for one in wanted:
+            table = one.view.table
+            places: list[int] = []
+            for place, row in enumerate(one.rows):
+                if row is not None:
+                    continue
+                flight = self._flights.get((table, one.keys[place]))
+                if flight is None:
+                    places.append(place)
+                else:
+                    one.waiting.setdefault(flight, []).append(place)
+            if joined := sum(map(len, one.waiting.values())):
+                self._measures.rows.labels(one.view.name, "shared").inc(joined)
+            if places:
+                keys = [one.keys[place] for place in places]
+                block = Block(one.view.of, keys)
+                if block not in blocks:  # views of one side mostly miss the same keys
+                    blocks.append(block)
+                asks.append(Ask(one.view.name, blocks.index(block), one.view.features))
+                mine.append((one, places))
+                self._measures.rows.labels(one.view.name, "fetched").inc(len(keys))
+        if not mine:
+            return
+        tables: list[tuple[Table, Sequence[Key]]] = [
+            (one.view.table, blocks[ask.block].keys) for (one, _), ask in zip(mine, asks, strict=True)
+        ]
+        task = asyncio.get_running_loop().create_task(self._bring(blocks, asks, tables))
+        self._fetches.add(task)
+        for table, missing in tables:
+            for key in missing:
+                self._flights[table, key] = task
+        task.add_done_callback(lambda done: self._landed(done, tables))
+        for one, places in mine:
+            one.waiting[task] = places
+
+    async def _bring(
+        self, blocks: Sequence[Block], asks: Sequence[Ask], tables: Sequence[tuple[Table, Sequence[Key]]]
+    ) -> Brought:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            answer = await self._client.ask(blocks, asks, started + self._fetch_s)
+        except Unanswered as error:
+            self._measures.failed.labels(error.reason).inc()
+            self._tell(error.reason, str(error))
+            raise
+        finally:
+            self._measures.fetch.observe(loop.time() - started)
+        now = time()
+        brought: dict[Table, dict[Key, bytes]] = {}
+        for rows, (table, keys) in zip(answer, tables, strict=True):
+            if rows.error:
+                self._measures.failed.labels("view").inc()
+                self._tell("view", f"view {rows.view}: {rows.error}")
+                continue
+            fresh = rows_of(rows, now)
+            brought[table] = dict(zip(keys, fresh, strict=True))
+            if (cache := self._caches.get(table)) is not None:
+                cache.put(keys, fresh)
+        return brought
+
+    def _landed(self, task: asyncio.Task[Brought], tables: Collection[tuple[Table, Sequence[Key]]]) -> None:
+        self._fetches.discard(task)
+        for table, keys in tables:
+            for key in keys:
+                if self._flights.get((table, key)) is task:
+                    del self._flights[table, key]
+        if not task.cancelled():
+            task.exception()  # heard: whoever waits has seen it, and nobody may be left
+
+    def _joined(self, one: _Wanted) -> Gathered:
+        """The rows of all places; those that did not come are empty ones."""
+        unanswered, why = 0, ""
+        for task, places in one.waiting.items():
+            error = task.exception() if task.done() and not task.cancelled() else None
+            if not task.done() or task.cancelled() or error is not None:
+                unanswered += len(places)
+                why = error.reason if isinstance(error, Unanswered) else "slow"
+                continue
+            brought = task.result().get(one.view.table)
+            if brought is None:
+                unanswered, why = unanswered + len(places), "view"
+                continue
+            for place in places:
+                one.rows[place] = brought[one.keys[place]]
+        if unanswered:
+            self._measures.rows.labels(one.view.name, "unanswered").inc(unanswered)
+        blank = empty_row(len(one.view.features), answered=False) if unanswered else b""
+        data = b"".join([blank if row is None else row for row in one.rows])
+        return Gathered(np.frombuffer(data, row_type(len(one.view.features))), unanswered, why)
+
+    def _tell(self, reason: str, message: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._told >= _TELL_EVERY_S:
+            self._told = now
+            log(logger, logging.WARNING, "features did not come: defaults go in", reason=reason, message=message)
