@@ -161,6 +161,12 @@ class Model(Artifact):
 
         return _model(from_python(predict, **options))
 
+    def ranking(self, **options: Any) -> Model:
+        """This scoring model as a ranker: user and candidates in, the best of them out (`views=`, `context=`, `candidates=`, `k=`)."""
+        from ._packaging.ranking import as_ranking
+
+        return Model(as_ranking(self.path, **options))
+
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics packaged with the model, what a gate reads; empty when there are none."""

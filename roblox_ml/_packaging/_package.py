@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import PackageError
 from ._tensors import Tensor, record
 
-__all__ = ["TOLERANCE", "model_folder", "write_package"]
+__all__ = ["TOLERANCE", "extended", "model_folder", "write_package"]
 
 TOLERANCE = 1e-4
 _METRICS, _PACKAGE = "metrics.json", "package.json"
@@ -74,6 +75,17 @@ def write_package(
             "options": dict(options or {}),
         },
     )
+    return root
+
+
+def extended(source: Path, add: Callable[[Path], Mapping[str, Any]], path: str | Path | None = None) -> Path:
+    """A copy of a package with more in it: `add(model folder)` writes files and returns the options that go with them."""
+    root, folder = model_folder(path)
+    shutil.copytree(source, root, dirs_exist_ok=True)
+    info = json.loads((root / _PACKAGE).read_bytes())
+    options = {**info.get("options", {}), **add(folder)}
+    (root / _PACKAGE).unlink()
+    _dump(root / _PACKAGE, {**info, "files": _files(root), "options": options})
     return root
 
 

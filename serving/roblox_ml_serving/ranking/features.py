@@ -26,6 +26,8 @@ __all__ = ["Features", "Gathered"]
 
 logger = logging.getLogger(__name__)
 _TELL_EVERY_S = 30.0
+#: A view that the server does not have is not asked again for so long.
+_ABSENT_S = 1.0
 Table = tuple[str, tuple[str, ...]]
 #: What one fetch brought: rows by table and key. A table that is missing had no answer.
 Brought = Mapping[Table, Mapping[Key, bytes]]
@@ -63,6 +65,7 @@ class Features:
         self._caches: dict[Table, FeatureCache] = {}
         self._flights: dict[tuple[Table, Key], asyncio.Task[Brought]] = {}
         self._fetches: set[asyncio.Task[Brought]] = set()
+        self._absent: dict[Table, float] = {}  # until when it is left alone
         self._told = -_TELL_EVERY_S
         measures.cached_bytes.set_function(lambda: sum(cache.used_bytes for cache in self._caches.values()))
         measures.cached.set_function(lambda: sum(map(len, self._caches.values())))
@@ -73,6 +76,7 @@ class Features:
         if tables.keys() == self._caches.keys():
             return
         room = self._max_bytes // max(1, len(tables))
+        self._absent.clear()
         self._caches = {table: self._caches.get(table) or FeatureCache(room) for table in tables}
         for cache in self._caches.values():
             cache.resize(room)
@@ -117,8 +121,11 @@ class Features:
         blocks: list[Block] = []
         asks: list[Ask] = []
         mine: list[tuple[_Wanted, list[int]]] = []
+        now = asyncio.get_running_loop().time()
         for one in wanted:
             table = one.view.table
+            if self._absent.get(table, now) > now:
+                continue
             places: list[int] = []
             for place, row in enumerate(one.rows):
                 if row is not None:
@@ -170,6 +177,7 @@ class Features:
         for rows, (table, keys) in zip(answer, tables, strict=True):
             if rows.error:
                 self._measures.failed.labels("view").inc()
+                self._absent[table] = loop.time() + _ABSENT_S
                 self._tell("view", f"view {rows.view}: {rows.error}")
                 continue
             fresh = rows_of(rows, now)
@@ -189,24 +197,21 @@ class Features:
 
     def _joined(self, one: _Wanted) -> Gathered:
         """The rows of all places; those that did not come are empty ones."""
-        unanswered, why = 0, ""
+        why = "view"
         for task, places in one.waiting.items():
-            error = task.exception() if task.done() and not task.cancelled() else None
-            if not task.done() or task.cancelled() or error is not None:
-                unanswered += len(places)
-                why = error.reason if isinstance(error, Unanswered) else "slow"
-                continue
-            brought = task.result().get(one.view.table)
-            if brought is None:
-                unanswered, why = unanswered + len(places), "view"
-                continue
-            for place in places:
-                one.rows[place] = brought[one.keys[place]]
+            if not task.done() or task.cancelled():
+                why = "slow"
+            elif (error := task.exception()) is not None:
+                why = error.reason if isinstance(error, Unanswered) else "broken"
+            elif (brought := task.result().get(one.view.table)) is not None:
+                for place in places:
+                    one.rows[place] = brought[one.keys[place]]
+        unanswered = one.rows.count(None)
         if unanswered:
             self._measures.rows.labels(one.view.name, "unanswered").inc(unanswered)
         blank = empty_row(len(one.view.features), answered=False) if unanswered else b""
         data = b"".join([blank if row is None else row for row in one.rows])
-        return Gathered(np.frombuffer(data, row_type(len(one.view.features))), unanswered, why)
+        return Gathered(np.frombuffer(data, row_type(len(one.view.features))), unanswered, why if unanswered else "")
 
     def _tell(self, reason: str, message: str) -> None:
         now = asyncio.get_running_loop().time()
