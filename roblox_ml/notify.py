@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 __all__ = ["STATES", "Notification", "apprise", "email", "slack", "webhook"]
 
 # What one can be told of.
-STATES = ("start", "success", "failure", "retry", "recovery", "late", "gate", "alias")
+STATES = ("start", "success", "failure", "retry", "recovery", "late", "gate", "alias", "rollback")
 _CHANNEL = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
 _SECRET_HOSTS = ("hooks.slack.com", "hooks.slack-gov.com", "discord.com", "discordapp.com", "webhook.office.com")
 _SECRET_PARAMETER = re.compile(r"(?i)(token|secret|password|passwd|api_?key|^key$|^sig$|signature)")

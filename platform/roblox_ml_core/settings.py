@@ -319,7 +319,9 @@ class FeaturesSettings(BaseSettings):
     token: SecretStr | None = Field(default=None, description="bearer token that the feature server asks for")
     cache_bytes: int = Field(default=256 << 20, ge=0, description="memory for features, over all views of a door")
     fetch_timeout_s: float = Field(
-        default=1.0, gt=0, description="longest request to the feature server; a ranking waits less, by its own deadline"
+        default=1.0,
+        gt=0,
+        description="longest request to the feature server; a ranking waits less, by its own deadline",
     )
 
 

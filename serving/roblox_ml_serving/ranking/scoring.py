@@ -60,6 +60,6 @@ def best(scores: Any, k: int) -> tuple[Any, int]:
     """
     odd = np.isnan(scores)
     unscored = int(odd.sum())
-    # A stable sort of what is to be small keeps the order of the candidates among equals.
-    order = np.argsort(np.where(odd, np.inf, -scores), kind="stable")
+    # A stable sort of what is to be small keeps the order of the candidates among equals; NumPy puts NaN after infinity.
+    order = np.argsort(-scores, kind="stable")
     return order[: min(k, len(scores) - unscored)], unscored
