@@ -6,7 +6,7 @@ milliseconds where this client spends tens of microseconds. What is not hot uses
 
 from __future__ import annotations
 
-from .client import Pool, Response
+from .client import Exchange, Pool, Response
 from .errors import (
     ConnectFailed,
     ConnectionLost,
@@ -21,6 +21,7 @@ __all__ = [
     "ConnectFailed",
     "ConnectionLost",
     "DeadlineExceeded",
+    "Exchange",
     "Pool",
     "PoolBusy",
     "ProtocolViolation",

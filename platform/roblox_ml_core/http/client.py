@@ -13,12 +13,33 @@ from collections import deque
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from .connection import Connection, Response
+from .connection import Answer, Connection, Done, Response
 from .errors import ConnectFailed, ConnectionLost, DeadlineExceeded, PoolBusy
 
-__all__ = ["Pool", "Response"]
+__all__ = ["Exchange", "Pool", "Response"]
 
 DEFAULT_MAX_RESPONSE = 256 * 1024 * 1024
+# How late a deadline may be noticed. One look at all connections costs less than a timer for each exchange.
+_TICK_S = 0.01
+_MOST_HEADS = 4096
+
+
+class Exchange:
+    """An exchange under way that nobody waits for; `done` hears of its end unless it is cancelled."""
+
+    __slots__ = ("_connection", "_done", "_pool")
+
+    def __init__(self, pool: Pool, connection: Connection, done: Done) -> None:
+        self._pool, self._connection, self._done = pool, connection, done
+
+    def heard(self, answer: Answer) -> None:
+        self._pool._give_back(self._connection)
+        self._done(answer)
+
+    def cancel(self) -> None:
+        """Give it up: the upstream sees the connection end."""
+        self._connection.close()
+        self._pool._give_back(self._connection)
 
 
 class Pool:
@@ -61,6 +82,9 @@ class Pool:
         self._slots = 0  # connections open or being opened
         self._busy = 0
         self._closed = False
+        self._heads: dict[tuple[bytes, bytes], bytes] = {}
+        self._under_way: set[Connection] = set()
+        self._ticking = False
 
     @property
     def in_flight(self) -> int:
@@ -104,16 +128,43 @@ class Pool:
             try:
                 if connection is None:
                     connection = await self._connect(loop, deadline)
-                return await connection.exchange(payload, deadline)
+                return await self._exchange(loop, connection, payload, deadline)
             except ConnectionLost as lost:
                 if not (reused and resend_safe and not lost.response_started):
                     raise
                 connection = await self._connect(loop, deadline)
-                return await connection.exchange(payload, deadline)
+                return await self._exchange(loop, connection, payload, deadline)
             finally:
                 self._release(loop, connection)
         finally:
             self._busy -= 1
+
+    def start(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes,
+        deadline: float,
+        done: Done,
+    ) -> Exchange | None:
+        """Send a request at once if a connection is idle, without a task and without a future; None where none is: use `request`.
+
+        `done` is called from the loop with a Response or an UpstreamError. A ConnectionLost before the answer started may only mean
+        that the connection was stale: `request` would have tried a new one.
+        """
+        if not self._idle:
+            return None
+        loop = asyncio.get_running_loop()
+        payload = self._encode(method, target, headers, body)
+        connection = self._idle_connection(loop)
+        if connection is None:
+            return None
+        exchange = Exchange(self, connection, done)
+        connection.start(payload, deadline, exchange.heard)
+        self._busy += 1
+        self._watch(loop, connection)
+        return exchange
 
     async def close(self) -> None:
         """Close idle connections and refuse waiting callers; exchanges under way end with their own deadline."""
@@ -128,23 +179,63 @@ class Pool:
                 waiter.set_exception(ConnectFailed(f"the pool of {self.url} was closed"))
         await asyncio.sleep(0)  # transports close in the loop's next turn
 
+    async def _exchange(
+        self, loop: asyncio.AbstractEventLoop, connection: Connection, payload: bytes, deadline: float
+    ) -> Response:
+        self._watch(loop, connection)
+        try:
+            return await connection.exchange(payload, deadline)
+        finally:
+            self._under_way.discard(connection)
+
+    def _give_back(self, connection: Connection) -> None:
+        """An exchange that was started has ended."""
+        self._under_way.discard(connection)
+        self._busy -= 1
+        self._release(asyncio.get_running_loop(), connection)
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
+        self._under_way.add(connection)
+        if not self._ticking:
+            self._ticking = True
+            loop.call_later(_TICK_S, self._tick, loop)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look for exchanges whose time is over, as long as there are any."""
+        if not self._under_way:
+            self._ticking = False
+            return
+        now = loop.time()
+        for connection in [one for one in self._under_way if one.deadline <= now]:
+            connection.expire()
+        loop.call_later(_TICK_S, self._tick, loop)
+
     def _encode(self, method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
-        if method == b"HEAD":
-            raise ValueError("HEAD is not supported: its answer cannot be told from a truncated one")
-        lines = [b"%b %b HTTP/1.1\r\n" % (method, target), self._host_header]
-        lines += [b"%b: %b\r\n" % header for header in headers]
+        head = self._heads.get((method, target))
+        if head is None:
+            head = self._head(method, target)
+        lines = [b"%b: %b\r\n" % header for header in headers]
         if body or method not in (b"GET", b"DELETE"):
             lines.append(b"content-length: %d\r\n" % len(body))
-        head = b"".join(lines)
+        rest = b"".join(lines)
         # A line break inside a value would be a header of the attacker's choice.
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or target.count(b" "):
+        if rest.count(b"\n") != len(lines) or rest.count(b"\r") != len(lines):
             raise ValueError("a header or the target contains a line break or a space")
-        return b"%b\r\n%b" % (head, body)
+        return b"".join((head, rest, b"\r\n", body))
 
-    async def _acquire(self, loop: asyncio.AbstractEventLoop, deadline: float) -> Connection | None:
-        """An idle connection, or None: the right (a slot) to open one."""
-        if self._closed:
-            raise ConnectFailed(f"the pool of {self.url} was closed")
+    def _head(self, method: bytes, target: bytes) -> bytes:
+        """The request line and the host, kept: there are few."""
+        if method == b"HEAD":
+            raise ValueError("HEAD is not supported: its answer cannot be told from a truncated one")
+        if target.count(b"\n") or target.count(b"\r") or target.count(b" "):
+            raise ValueError("a header or the target contains a line break or a space")
+        if len(self._heads) >= _MOST_HEADS:
+            self._heads.clear()
+        head = self._heads[method, target] = b"%b %b HTTP/1.1\r\n%b" % (method, target, self._host_header)
+        return head
+
+    def _idle_connection(self, loop: asyncio.AbstractEventLoop) -> Connection | None:
+        """The idle connection used most recently that is still good."""
         oldest = loop.time() - self._idle_seconds
         while self._idle:
             connection = self._idle.pop()
@@ -152,6 +243,15 @@ class Pool:
                 return connection
             self._slots -= 1
             connection.close()
+        return None
+
+    async def _acquire(self, loop: asyncio.AbstractEventLoop, deadline: float) -> Connection | None:
+        """An idle connection, or None: the right (a slot) to open one."""
+        if self._closed:
+            raise ConnectFailed(f"the pool of {self.url} was closed")
+        connection = self._idle_connection(loop)
+        if connection is not None:
+            return connection
         if self._slots < self._max_connections:
             self._slots += 1
             return None

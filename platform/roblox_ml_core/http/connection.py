@@ -1,7 +1,7 @@
 """One keep-alive connection to an upstream: send a request, collect one whole response.
 
-An asyncio protocol with httptools' response parser and one future per exchange. There is no queue, no task and no
-stream object per request, which is where general clients spend their time.
+An asyncio protocol with httptools' response parser and one callback per exchange. There is no queue, no task, no future, no timer and
+no stream object per request, which is where general clients spend their time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import httptools
 
 from .errors import ConnectionLost, DeadlineExceeded, ProtocolViolation, ResponseTooLarge, UpstreamError
 
-__all__ = ["Connection", "Response"]
+__all__ = ["Answer", "Connection", "Done", "Response"]
 
 MAX_HEAD_BYTES = 64 * 1024
 
@@ -34,16 +34,23 @@ class Response(NamedTuple):
         return None
 
 
+#: How an exchange ends.
+Answer = Response | UpstreamError
+Done = Callable[[Answer], None]
+
+
 class Connection(asyncio.Protocol):
     """A connection that carries one exchange at a time.
 
-    `on_idle_close` is called when the connection ends while no exchange is under way, so that a pool can forget it.
+    `on_idle_close` is called when the connection ends while no exchange is under way, so that a pool can forget it. Its owner looks at
+    `deadline` (the loop's clock) now and then and calls `expire` when it has passed.
     """
 
     __slots__ = (
         "_body",
         "_body_bytes",
         "_complete",
+        "_done",
         "_framed",
         "_head_bytes",
         "_headers",
@@ -56,7 +63,7 @@ class Connection(asyncio.Protocol):
         "_started",
         "_status",
         "_transport",
-        "_waiter",
+        "deadline",
         "idle_since",
         "name",
     )
@@ -78,7 +85,8 @@ class Connection(asyncio.Protocol):
         self._on_idle_close = on_idle_close
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[Response] | None = None
+        self._done: Done | None = None
+        self.deadline = 0.0
         self._poisoned = False
         self._clear()
 
@@ -87,34 +95,54 @@ class Connection(asyncio.Protocol):
         """Whether another request may be sent on it."""
         return not self._poisoned and self._transport is not None and not self._transport.is_closing()
 
-    async def exchange(self, payload: bytes, deadline: float) -> Response:
-        """Send one encoded request and wait for its whole answer until `deadline` (the loop's clock).
+    def start(self, payload: bytes, deadline: float, done: Done) -> None:
+        """Send one encoded request; `done` is called once with its whole answer, or with why there is none.
+
+        Not after `close`, which is how an exchange is given up. Whenever there is no answer, the connection is closed.
 
         Raises:
-            ConnectionLost, DeadlineExceeded, ProtocolViolation, ResponseTooLarge: the connection is closed then.
+            ConnectionLost: it had been closed already.
         """
-        if self._waiter is not None:
+        if self._done is not None:
             raise RuntimeError("a connection carries one exchange at a time")
         if not self.reusable or self._transport is None:
             raise ConnectionLost(f"{self.name} had closed the connection", response_started=False)
         self._clear()
-        waiter: asyncio.Future[Response] = self._loop.create_future()
-        self._waiter = waiter
-        timer = self._loop.call_at(deadline, self._expire)
+        self._done = done
+        self.deadline = deadline
         self._transport.write(payload)
+
+    async def exchange(self, payload: bytes, deadline: float) -> Response:
+        """The same, waited for.
+
+        Raises:
+            ConnectionLost, DeadlineExceeded, ProtocolViolation, ResponseTooLarge: the connection is closed then.
+        """
+        waiter: asyncio.Future[Answer] = self._loop.create_future()
+
+        def done(answer: Answer) -> None:
+            if not waiter.done():  # a caller that was cancelled and does not run yet
+                waiter.set_result(answer)
+
+        self.start(payload, deadline, done)
         try:
-            return await waiter
+            answer = await waiter
         except BaseException:
-            # Also a cancelled caller: half an answer is still on its way, nobody may read it as the next one.
+            # A cancelled caller: half an answer is still on its way, nobody may read it as the next one.
             self.close()
             raise
-        finally:
-            timer.cancel()
-            self._waiter = None
+        if isinstance(answer, UpstreamError):
+            raise answer
+        return answer
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self._fail(DeadlineExceeded(f"{self.name} did not answer in time"))
 
     def close(self) -> None:
-        """Close at once, without waiting for anything."""
+        """Close at once, without waiting for anything. Who waits for an answer is not told."""
         self._poisoned = True
+        self._done = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -124,7 +152,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are of no class of asyncio's
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None or self._waiter.done():
+        if self._done is None:
             # Nobody asked: an answer we do not know the question of must never reach the next caller.
             self.close()
             return
@@ -144,14 +172,14 @@ class Connection(asyncio.Protocol):
             self._finish()
 
     def eof_received(self) -> None:
-        if self._waiter is not None and self._headers_done and not self._framed and not self._poisoned:
+        if self._done is not None and self._headers_done and not self._framed and not self._poisoned:
             # Neither length nor chunks: the end of the connection is the end of the body (RFC 9112, 6.3).
             self._poisoned = True
             self._finish()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._poisoned = True
-        if self._waiter is not None:
+        if self._done is not None:
             state = "in the middle of its answer" if self._started else "before it answered"
             message = f"{self.name} closed the connection {state}" + (f": {exc}" if exc else "")
             self._fail(ConnectionLost(message, response_started=self._started))
@@ -212,20 +240,18 @@ class Connection(asyncio.Protocol):
         self._started = self._framed = self._complete = self._headers_done = False
 
     def _finish(self) -> None:
-        waiter = self._waiter
-        if waiter is None or waiter.done():
+        done, self._done = self._done, None
+        if done is None:
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        waiter.set_result(Response(self._status, self._headers, body))
         if self._poisoned and self._transport is not None:
             self._transport.abort()
+        done(Response(self._status, self._headers, body))
 
-    def _expire(self) -> None:
-        self._fail(DeadlineExceeded(f"{self.name} did not answer in time"))
-
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: UpstreamError) -> None:
         self._poisoned = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error)
+        done, self._done = self._done, None
         if self._transport is not None:
             self._transport.abort()
+        if done is not None:
+            done(error)

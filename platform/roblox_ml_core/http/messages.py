@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
-__all__ = ["Application", "Header", "Reply", "Request", "encode_reply", "json_reply"]
+__all__ = ["Application", "Beginner", "Header", "Reply", "Request", "Work", "encode_reply", "json_reply"]
 
 Header = tuple[bytes, bytes]
 _STATUS_LINES = {
@@ -24,7 +24,6 @@ class Request:
         body: complete when the application is asked; empty while it is only asked to `admit`.
         body_deadline: on the loop's clock; `admit` may set another one.
         state: whatever `admit` leaves for the answer.
-        on_hang_up: called when the client goes away while its answer is computed (it is cancelled then anyway).
     """
 
     __slots__ = ("body", "body_deadline", "close", "headers", "http_1_0", "method", "peer", "state", "target")
@@ -70,6 +69,23 @@ class Application(Protocol):
 
     async def answer(self, request: Request) -> Reply:
         """The reply to a whole request. Cancelled when the client goes away."""
+
+
+class Work(Protocol):
+    """An answer being made."""
+
+    def cancel(self) -> object:
+        """The client has gone away. Nothing is to be replied any more."""
+
+
+class Beginner(Protocol):
+    """What an application has besides where a task for each request is too much for it."""
+
+    def begin(self, request: Request, done: Callable[[Reply], None]) -> Work | Reply | None:
+        """The reply itself, or who makes it and will call `done` from the loop, later, once; None: `answer` is to be asked.
+
+        Must not raise.
+        """
 
 
 def json_reply(status: int, document: object, headers: Sequence[Header] = (), *, close: bool = False) -> Reply:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from dataclasses import dataclass
+from typing import cast
 
-from .messages import Application
+from .messages import Application, Beginner
 from .server_connection import ServerConnection
 
 __all__ = ["Limits", "Server"]
@@ -40,6 +41,7 @@ class Server:
 
     def __init__(self, application: Application, limits: Limits | None = None) -> None:
         self.application = application
+        self.begin = cast(Beginner, application).begin if hasattr(application, "begin") else None
         self.limits = limits or Limits()
         self.loop = asyncio.get_running_loop()
         self.draining = False

@@ -1,6 +1,6 @@
 """One client's connection: bytes in, whole requests to the application, replies out in the order of the requests.
 
-One task per request and one write per reply. Time limits are not timers of a request's own (each costs as much as parsing it) but
+At most one task per request and one write per reply. Time limits are not timers of a request's own (each costs as much as parsing it) but
 a deadline that the server's sweep looks at.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from .messages import Header, Reply, Request, encode_reply, json_reply
+from .messages import Header, Reply, Request, Work, encode_reply, json_reply
 
 if TYPE_CHECKING:
     from .server import Server
@@ -60,8 +60,8 @@ class ServerConnection(asyncio.Protocol):
         "_server",
         "_skip",
         "_target",
-        "_task",
         "_transport",
+        "_work",
         "deadline",
     )  # fmt: skip
 
@@ -72,7 +72,7 @@ class ServerConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._peer = ""
         self._queue: deque[Request | Reply] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._work: Work | None = None
         self._answering: Request | None = None
         self._deaf = False  # the last reply is decided: what still comes is read and thrown away
         self._eof = False
@@ -107,8 +107,8 @@ class ServerConnection(asyncio.Protocol):
         self._server.remove(self)
         self._transport = None
         self._queue.clear()
-        if self._task is not None:
-            self._task.cancel()
+        if self._work is not None:
+            self._work.cancel()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -138,7 +138,7 @@ class ServerConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client will send no more. It may still read (a half-closed connection), or be gone: a probe tells."""
         self._eof = True
-        if self._task is None and not self._queue:
+        if self._work is None and not self._queue:
             return False
         self._probe(0)
         return True
@@ -266,20 +266,29 @@ class ServerConnection(asyncio.Protocol):
         return rest
 
     def _say_continue(self) -> None:
-        if self._task is None and not self._queue and self._transport is not None:
+        if self._work is None and not self._queue and self._transport is not None:
             self._continue = False
             self._transport.write(_CONTINUE)
 
     def _next(self) -> None:
         """Begin the next reply, if none is being made and the client reads."""
-        while self._task is None and self._queue and not self._paused and self._transport is not None:
+        begin = self._server.begin
+        while self._work is None and self._queue and not self._paused and self._transport is not None:
             item = self._queue.popleft()
             if isinstance(item, Reply):
                 self._write(item, None)
-            else:
-                self._answering = item
-                self._task = self._loop.create_task(self._answer(item))
-        if self._task is not None or self._transport is None:
+                continue
+            try:
+                work = None if begin is None else begin(item, self._replied)
+            except Exception:
+                logger.exception("the application failed on %s", item.target[:200])
+                work = json_reply(500, {"error": "the server failed; its log has the details"})
+            if isinstance(work, Reply):
+                self._write(work, item)
+                continue
+            self._answering = item
+            self._work = work or self._loop.create_task(self._answer(item))
+        if self._work is not None or self._transport is None:
             return
         if not self._reading and len(self._queue) < _MAX_PIPELINED // 2:
             self._transport.resume_reading()
@@ -299,10 +308,14 @@ class ServerConnection(asyncio.Protocol):
         except Exception:
             logger.exception("the application failed on %s", request.target[:200])
             reply = json_reply(500, {"error": "the server failed; its log has the details"})
-        finally:
-            self._task = self._answering = None
+        self._replied(reply)
+
+    def _replied(self, reply: Reply) -> None:
+        """The answer under way is made."""
+        request, self._work, self._answering = self._answering, None, None
         self._write(reply, request)
-        self._next()
+        if self._queue or self._eof or self._continue or not self._reading:
+            self._next()
 
     def _write(self, reply: Reply, request: Request | None) -> None:
         transport = self._transport
@@ -345,7 +358,7 @@ class ServerConnection(asyncio.Protocol):
             return
         if self._paused or self._deaf:
             self._transport.abort()
-        elif self._task is not None or self._queue:
+        elif self._work is not None or self._queue:
             self.deadline = now + self._server.limits.idle_s  # the application has deadlines of its own
         elif self._request is not None:
             message = "the request's body was not complete before the deadline"
@@ -357,7 +370,7 @@ class ServerConnection(asyncio.Protocol):
 
     def drain(self) -> None:
         """The server ends: close as soon as nothing is under way."""
-        if self._transport is not None and self._task is None and not self._queue and self._request is None:
+        if self._transport is not None and self._work is None and not self._queue and self._request is None:
             self._transport.close()
 
     def abort(self) -> None:

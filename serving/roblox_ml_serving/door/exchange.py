@@ -11,9 +11,8 @@ from roblox_ml_core.http import (
     ConnectionLost,
     DeadlineExceeded,
     PoolBusy,
-    ProtocolViolation,
     Response,
-    ResponseTooLarge,
+    UpstreamError,
 )
 from roblox_ml_core.http.messages import Header, Reply, json_reply
 
@@ -23,7 +22,7 @@ from .rewrite import rename_json
 from .service import Lost
 from .snapshot import Target
 
-__all__ = ["HEADER_LENGTH", "exchange", "pass_on", "refuse"]
+__all__ = ["HEADER_LENGTH", "exchange", "judge", "pass_on", "refuse"]
 
 HEADER_LENGTH = b"inference-header-content-length"
 _RETURNED = frozenset((b"content-type", b"content-encoding"))
@@ -40,22 +39,41 @@ async def exchange(
         Refused: it did, in a way that asking another one does not mend.
     """
     try:
-        response = await server.pool.request(method, target.http_base + what, headers, body, deadline=deadline)
-    except (ConnectFailed, ConnectionLost) as error:
-        raise Lost(error.message) from error
-    except DeadlineExceeded as error:
-        raise Refused(
-            Reason.DEADLINE, f"endpoint {target.endpoint!r} did not answer before the deadline ({error})"
-        ) from error
-    except PoolBusy as error:
-        raise Refused(Reason.OVERLOADED, f"endpoint {target.endpoint!r} is overloaded: {error}") from error
-    except (ProtocolViolation, ResponseTooLarge) as error:
-        raise Refused(Reason.BAD_UPSTREAM, f"endpoint {target.endpoint!r}: {error}") from error
-    if response.status >= 400 and _lacks_model(response):
-        raise Lost(_error_text(response))
-    if response.status == 500 and _NOT_JSON in response.body[:512]:
-        return response._replace(status=400)  # Triton calls a client's broken JSON its own internal error
-    return response
+        answer: Response | UpstreamError = await server.pool.request(
+            method, target.http_base + what, headers, body, deadline=deadline
+        )
+    except UpstreamError as error:
+        answer = error
+    return judge(target, answer)
+
+
+def judge(target: Target, answer: Response | UpstreamError) -> Response:
+    """What has come of an exchange.
+
+    Raises:
+        Lost, Refused: as `exchange` does.
+    """
+    if isinstance(answer, UpstreamError):
+        raise _unanswered(target, answer) from answer
+    if answer.status >= 400:
+        if _lacks_model(answer):
+            raise Lost(_error_text(answer))
+        if answer.status == 500 and _NOT_JSON in answer.body[:512]:
+            return answer._replace(status=400)  # Triton calls a client's broken JSON its own internal error
+    return answer
+
+
+def _unanswered(target: Target, error: UpstreamError) -> Lost | Refused:
+    match error:
+        case ConnectFailed() | ConnectionLost():
+            return Lost(error.message)
+        case DeadlineExceeded():
+            said = f"endpoint {target.endpoint!r} did not answer before the deadline ({error})"
+            return Refused(Reason.DEADLINE, said)
+        case PoolBusy():
+            return Refused(Reason.OVERLOADED, f"endpoint {target.endpoint!r} is overloaded: {error}")
+        case _:
+            return Refused(Reason.BAD_UPSTREAM, f"endpoint {target.endpoint!r}: {error}")
 
 
 def pass_on(target: Target, response: Response) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from roblox_ml_core.policy import Decision, decide_for
@@ -123,62 +123,81 @@ class Door:
             f"promotion and rollback reach every client. Leave the version out; the answer names it in {VERSION_HEADER}",
         )
 
+    def lease(self, target: Target, avoid: Collection[Server] = ()) -> Server:
+        """A ready server, with one more request counted as under way there until `give_back`.
+
+        Raises:
+            Refused: there is none, or it has as many of the version under way as it may.
+        """
+        server = self.fleet.choose(target, avoid) or self.fleet.choose(target)
+        if server is None:
+            raise Refused(
+                Reason.NOT_READY, f"the servers of endpoint {target.endpoint!r} have just left; ask again in a moment"
+            )
+        running = server.under_way.get(target.triton_model, 0)
+        if target.concurrency and running >= target.concurrency:
+            raise Refused(
+                Reason.BUSY,
+                f"endpoint {target.endpoint!r} has {running} requests under way on {server.name}, as many as it may; "
+                "ask again in a moment",
+                max(0.05, server.health.latency_s),
+            )
+        server.under_way[target.triton_model] = running + 1
+        server.health.in_flight += 1
+        return server
+
+    def give_back(self, server: Server, target: Target) -> None:
+        """The request that `lease` counted has ended."""
+        server.under_way[target.triton_model] -= 1
+        server.health.in_flight -= 1
+
     async def ask(
-        self, target: Target, protocol: str, call: Callable[[Server, Target], Awaitable[T]], *, again: bool = True
+        self,
+        target: Target,
+        protocol: str,
+        call: Callable[[Server, Target], Awaitable[T]],
+        *,
+        again: bool = True,
+        lost: tuple[Server, Lost] | None = None,
     ) -> T:
         """Call a ready server; when it is lost, once more, on another one if there is one (inference may run twice).
 
-        The second attempt costs a part of the retry budget, and asks the newest snapshot, which may know better by now.
+        The second attempt costs a part of the retry budget, and asks the newest snapshot, which may know better by now. `lost` is a
+        first attempt that was made already and came to nothing.
 
         Raises:
             Refused: every attempt was lost, or the version has as much under way as it may.
         """
-        self.retries.earn()
-        lost: list[str] = []
-        avoid: list[Server] = []
+        attempts = [] if lost is None else [lost]
         while True:
-            server = self.fleet.choose(target, avoid) or self.fleet.choose(target)
-            if server is None:
-                raise Refused(
-                    Reason.NOT_READY,
-                    f"the servers of endpoint {target.endpoint!r} have just left; ask again in a moment",
-                )
-            name, health = target.triton_model, server.health
-            running = server.under_way.get(name, 0)
-            if target.concurrency and running >= target.concurrency:
-                raise Refused(
-                    Reason.BUSY,
-                    f"endpoint {target.endpoint!r} has {running} requests under way on {server.name}, as many as it may; "
-                    "ask again in a moment",
-                    max(0.05, health.latency_s),
-                )
-            server.under_way[name] = running + 1
-            health.in_flight += 1
+            if attempts:
+                if not again or len(attempts) > 1 or not self.retries.spend():
+                    break
+                self.metrics.retries.labels(protocol).inc()
+                target = self.newest(target)
+            else:
+                self.retries.earn()
+            server = self.lease(target, [tried for tried, _ in attempts])
             started = time.monotonic()
             try:
                 answer = await call(server, target)
             except Lost as error:
                 self.fleet.failed(server, lost=True)
-                avoid.append(server)
-                lost.append(f"{server.name}: {error}")
+                attempts.append((server, error))
             except Refused as refused:
                 if refused.refusal.reason is Reason.DEADLINE:
                     self.fleet.failed(server, lost=False)
                 raise
             else:
-                health.succeeded(time.monotonic() - started)
+                server.health.succeeded(time.monotonic() - started)
                 return answer
             finally:
-                server.under_way[name] -= 1
-                health.in_flight -= 1
-            if not again or len(lost) > 1 or not self.retries.spend():
-                break
-            self.metrics.retries.labels(protocol).inc()
-            target = self.newest(target)
-        asked = "asked twice" if len(lost) > 1 else "asked once"
+                self.give_back(server, target)
+        asked = "asked twice" if len(attempts) > 1 else "asked once"
+        why = "; ".join(f"{server.name}: {error}" for server, error in attempts)
         raise Refused(
             Reason.UPSTREAM_LOST,
-            f"no model server answered for endpoint {target.endpoint!r}, {asked} ({'; '.join(lost)}); ask again in a moment",
+            f"no model server answered for endpoint {target.endpoint!r}, {asked} ({why}); ask again in a moment",
         )
 
     def newest(self, target: Target) -> Target:

@@ -65,13 +65,17 @@ class Target:
     concurrency: int = 0  # requests under way on one server; 0: no limit
     triton_model: str = field(init=False)
     http_base: bytes = field(init=False)
+    infer_path: bytes = field(init=False)
     version_text: str = field(init=False)
+    version_bytes: bytes = field(init=False)
 
     def __post_init__(self) -> None:
         name = f"{self.serving.model}.{self.serving.version}"
         object.__setattr__(self, "triton_model", name)
         object.__setattr__(self, "http_base", f"/v2/models/{name}/versions/{self.serving.version}".encode())
+        object.__setattr__(self, "infer_path", self.http_base + b"/infer")
         object.__setattr__(self, "version_text", str(self.serving.version))
+        object.__setattr__(self, "version_bytes", b"%d" % self.serving.version)
 
 
 @dataclass(frozen=True, slots=True)
