@@ -103,6 +103,8 @@ def _view(name: str, view: Mapping[str, Any], findings: list[str]) -> dict[str, 
         findings.append(f"{where} has {', '.join(extra)}; there are {', '.join(sorted(_VIEW_KEYS))}")
     if view.get("of") not in _SIDES:
         findings.append(f'{where} is of {view.get("of")!r}; write "of": "user" or "of": "item"')
+    if name == "context":
+        findings.append("context is what the client sends: give the view another name")
     if not name.replace("_", "").replace("-", "").isalnum():
         findings.append(f"{where}: a name has letters, digits, _ and -")
     given = view.get("features")

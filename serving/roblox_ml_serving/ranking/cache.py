@@ -27,7 +27,7 @@ def row_type(features: int) -> Any:
 
 
 def rows_of(rows: Rows, now: float) -> list[bytes]:
-    """A view's answer as rows; `now` is the clock's seconds at which it came."""
+    """A view's answer as rows; `now` is when it was asked, so nothing looks younger than it is."""
     features, count = rows.values.shape
     table = np.empty(count, row_type(features))
     table["fetched"] = now

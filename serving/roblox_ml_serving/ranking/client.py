@@ -50,9 +50,11 @@ class FeatureClient:
             self._next = now + _PAUSE_S  # whoever comes first finds out whether it is back
         try:
             rows = await self._exchange(blocks, asks, deadline, now)
-        except Unanswered:
-            self._failures += 1
-            self._next = max(self._next, now + _PAUSE_S)
+        except Unanswered as error:
+            # A server that refuses one request is there for the others.
+            if error.reason != "refused":
+                self._failures += 1
+                self._next = max(self._next, now + _PAUSE_S)
             raise
         self._failures = 0
         return rows
@@ -71,7 +73,8 @@ class FeatureClient:
         except UpstreamError as error:
             raise Unanswered("unreachable", str(error)) from error
         if response.status != 200:
-            reason = "busy" if response.status in (429, 503) else "refused"
+            busy, failed = response.status in (429, 503), response.status >= 500
+            reason = "busy" if busy else "broken" if failed else "refused"
             raise Unanswered(reason, f"{self._pool.url} answered {response.status}: {_said(response)}")
         try:
             rows = read_answer(response.body)

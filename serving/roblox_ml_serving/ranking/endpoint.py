@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from time import time
+from time import monotonic
 from typing import Any, TypeVar
 
 import numpy as np
@@ -55,6 +55,7 @@ class RankingKind:
             client, self._measures, max_bytes=settings.cache_bytes, fetch_s=settings.fetch_timeout_s
         )
         self._endpoints: dict[tuple[str, str], RankingEndpoint] = {}  # by endpoint and version
+        self._wanted: Collection[tuple[str, str]] | None = None  # those that answer, asked or not yet
 
     def load(self, files: Mapping[str, Path]) -> RankingSpec:
         if FILE not in files:
@@ -66,19 +67,24 @@ class RankingKind:
         known = self._endpoints.get(key)
         if known is None or known.target is not target:
             known = self._endpoints[key] = RankingEndpoint(self._door, target, loaded, self._features, self._measures)
-            self._features.adopt(self._views())
+            self._keep()
         return known
 
     def adopt(self, targets: Collection[Target]) -> None:
-        now = {(target.endpoint, target.serving.key) for target in targets}
-        self._endpoints = {key: known for key, known in self._endpoints.items() if key in now}
-        self._features.adopt(self._views())
+        self._wanted = {(target.endpoint, target.serving.key) for target in targets}
+        self._keep()
 
     async def close(self) -> None:
         await self._features.close()
 
-    def _views(self) -> list[View]:
-        return [view for endpoint in self._endpoints.values() for view in endpoint.spec.views]
+    def _keep(self) -> None:
+        """Forget what answers no more. A version that nobody has asked yet most likely reads the views of the one before:
+        until it is asked, those of its endpoint stay, or every promotion would begin with an empty cache."""
+        if (wanted := self._wanted) is not None:
+            unasked = {key[0] for key in wanted if key not in self._endpoints}
+            kept = {key: known for key, known in self._endpoints.items() if key in wanted or key[0] in unasked}
+            self._endpoints = kept
+        self._features.adopt([view for endpoint in self._endpoints.values() for view in endpoint.spec.views])
 
 
 class RankingEndpoint:
@@ -143,10 +149,10 @@ class RankingEndpoint:
                     f"endpoint {self.target.endpoint!r} needs the features of {view.name}, and the feature server did not "
                     f"answer ({one.why}); ask again in a moment",
                 )
-        what = (self.spec, gathered, request.context, len(request.candidates), time())
+        what = (self.spec, gathered, request.context, len(request.candidates), monotonic())
         is_small = len(request.candidates) <= INLINE_CANDIDATES
         matrix = build(*what) if is_small else await asyncio.to_thread(build, *what)
-        self._values.inc(matrix.rows.size)
+        self._values.inc(matrix.values)
         for feature, reason, count in matrix.defaulted:
             self._measures.defaulted.labels(self.target.endpoint, feature, reason).inc(count)
         return matrix

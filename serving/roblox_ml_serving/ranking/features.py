@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import time
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from .cache import FeatureCache, empty_row, row_type, rows_of
 from .client import FeatureClient, Unanswered
 from .measures import Measures
 from .spec import View
-from .wire import Ask, Block, Key
+from .wire import MAX_KEYS, MAX_VALUES, Ask, Block, Key
 
 __all__ = ["Features", "Gathered"]
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _TELL_EVERY_S = 30.0
 #: A view that the server does not have is not asked again for so long.
 _ABSENT_S = 1.0
-Table = tuple[str, tuple[str, ...]]
+Table = tuple[str, str, tuple[str, ...]]
 #: What one fetch brought: rows by table and key. A table that is missing had no answer.
 Brought = Mapping[Table, Mapping[Key, bytes]]
 
@@ -55,6 +55,10 @@ class _Wanted:
     waiting: dict[asyncio.Task[Brought], list[int]] = field(default_factory=dict)
 
 
+#: A view and the places of the keys that have to be fetched for it.
+_Missing = tuple[_Wanted, list[int]]
+
+
 class Features:
     """Everything fetched for the ranking endpoints of one door."""
 
@@ -63,7 +67,7 @@ class Features:
         self._measures = measures
         self._max_bytes, self._fetch_s = max_bytes, fetch_s
         self._caches: dict[Table, FeatureCache] = {}
-        self._flights: dict[tuple[Table, Key], asyncio.Task[Brought]] = {}
+        self._flights: dict[Table, dict[Key, asyncio.Task[Brought]]] = {}
         self._fetches: set[asyncio.Task[Brought]] = set()
         self._absent: dict[Table, float] = {}  # until when it is left alone
         self._told = -_TELL_EVERY_S
@@ -83,7 +87,7 @@ class Features:
 
     async def gather(self, asked: Sequence[tuple[View, Sequence[Key]]], until: float) -> list[Gathered]:
         """The rows of each view for its keys (each key once), in order; nothing later than `until` on the loop's clock."""
-        now = time()
+        now = monotonic()
         wanted = [self._cached(view, keys, now) for view, keys in asked]
         self._fetch(wanted)
         tasks = {task for one in wanted for task in one.waiting}
@@ -117,20 +121,20 @@ class Features:
         return _Wanted(view, keys, rows)
 
     def _fetch(self, wanted: Sequence[_Wanted]) -> None:
-        """One request for all that nobody has asked for yet; the rest is under way already."""
-        blocks: list[Block] = []
-        asks: list[Ask] = []
-        mine: list[tuple[_Wanted, list[int]]] = []
+        """Ask for all that nobody has asked for yet, most often in one request; the rest is under way already."""
+        missing: list[_Missing] = []
         now = asyncio.get_running_loop().time()
         for one in wanted:
             table = one.view.table
             if self._absent.get(table, now) > now:
                 continue
+            # What may not be kept at all may not come from a request that began before this one either.
+            flights = self._flights.get(table, {}) if one.view.ttl_s > 0 else {}
             places: list[int] = []
             for place, row in enumerate(one.rows):
                 if row is not None:
                     continue
-                flight = self._flights.get((table, one.keys[place]))
+                flight = flights.get(one.keys[place])
                 if flight is None:
                     places.append(place)
                 else:
@@ -138,41 +142,45 @@ class Features:
             if joined := sum(map(len, one.waiting.values())):
                 self._measures.rows.labels(one.view.name, "shared").inc(joined)
             if places:
-                keys = [one.keys[place] for place in places]
-                block = Block(one.view.of, keys)
-                if block not in blocks:  # views of one side mostly miss the same keys
-                    blocks.append(block)
-                asks.append(Ask(one.view.name, blocks.index(block), one.view.features))
-                mine.append((one, places))
-                self._measures.rows.labels(one.view.name, "fetched").inc(len(keys))
-        if not mine:
-            return
-        tables: list[tuple[Table, Sequence[Key]]] = [
-            (one.view.table, blocks[ask.block].keys) for (one, _), ask in zip(mine, asks, strict=True)
-        ]
+                missing.append((one, places))
+                self._measures.rows.labels(one.view.name, "fetched").inc(len(places))
+        for part in _parts(missing):
+            self._send(part)
+
+    def _send(self, missing: Sequence[_Missing]) -> None:
+        """One request for these, under way from now on."""
+        blocks: list[Block] = []
+        asks: list[Ask] = []
+        tables: list[tuple[Table, Sequence[Key]]] = []
+        for one, places in missing:
+            block = Block(one.view.of, [one.keys[place] for place in places])
+            if block not in blocks:  # views of one side mostly miss the same keys
+                blocks.append(block)
+            asks.append(Ask(one.view.name, blocks.index(block), one.view.features))
+            tables.append((one.view.table, block.keys))
         task = asyncio.get_running_loop().create_task(self._bring(blocks, asks, tables))
         self._fetches.add(task)
-        for table, missing in tables:
-            for key in missing:
-                self._flights[table, key] = task
-        task.add_done_callback(lambda done: self._landed(done, tables))
-        for one, places in mine:
+        for (one, places), (table, keys) in zip(missing, tables, strict=True):
+            self._flights.setdefault(table, {}).update(dict.fromkeys(keys, task))
             one.waiting[task] = places
+        task.add_done_callback(lambda done: self._landed(done, tables))
 
     async def _bring(
         self, blocks: Sequence[Block], asks: Sequence[Ask], tables: Sequence[tuple[Table, Sequence[Key]]]
     ) -> Brought:
         loop = asyncio.get_running_loop()
-        started = loop.time()
+        started, now = loop.time(), monotonic()
+        why = ""
         try:
             answer = await self._client.ask(blocks, asks, started + self._fetch_s)
         except Unanswered as error:
-            self._measures.failed.labels(error.reason).inc()
-            self._tell(error.reason, str(error))
+            why = error.reason
+            self._measures.failed.labels(why).inc()
+            self._tell(why, str(error))
             raise
         finally:
-            self._measures.fetch.observe(loop.time() - started)
-        now = time()
+            if why != "paused":  # nobody was asked
+                self._measures.fetch.observe(loop.time() - started)
         brought: dict[Table, dict[Key, bytes]] = {}
         for rows, (table, keys) in zip(answer, tables, strict=True):
             if rows.error:
@@ -189,9 +197,12 @@ class Features:
     def _landed(self, task: asyncio.Task[Brought], tables: Collection[tuple[Table, Sequence[Key]]]) -> None:
         self._fetches.discard(task)
         for table, keys in tables:
+            flights = self._flights.get(table, {})
             for key in keys:
-                if self._flights.get((table, key)) is task:
-                    del self._flights[table, key]
+                if flights.get(key) is task:
+                    del flights[key]
+            if not flights:
+                self._flights.pop(table, None)
         if not task.cancelled():
             task.exception()  # heard: whoever waits has seen it, and nobody may be left
 
@@ -218,3 +229,18 @@ class Features:
         if now - self._told >= _TELL_EVERY_S:
             self._told = now
             log(logger, logging.WARNING, "features did not come: defaults go in", reason=reason, message=message)
+
+
+def _parts(missing: Sequence[_Missing]) -> Iterator[Sequence[_Missing]]:
+    """As few requests as the wire's limits allow: many views of many candidates may be more than one."""
+    part: list[_Missing] = []
+    keys = values = 0
+    for one, places in missing:
+        more = len(places) * len(one.view.features)
+        if part and (keys + len(places) > MAX_KEYS or values + more > MAX_VALUES):
+            yield part
+            part, keys, values = [], 0, 0
+        part.append((one, places))
+        keys, values = keys + len(places), values + more
+    if part:
+        yield part

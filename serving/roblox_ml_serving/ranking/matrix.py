@@ -23,9 +23,13 @@ class Defaulted(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """float32 [candidates, columns], and what of it is a default."""
+    """float32 [candidates, columns], how many values had to be found for it, and what of these are defaults.
+
+    A user's value is one, whatever the number of candidates.
+    """
 
     rows: Any
+    values: int
     defaulted: Sequence[Defaulted]
 
 
@@ -45,7 +49,7 @@ def build(
         at += part.shape[1]
     if not spec.is_plain:
         rows = np.ascontiguousarray(rows[:, [starts[view] + feature for view, feature in spec.columns]])
-    return Matrix(rows, defaulted)
+    return Matrix(rows, sum(part.size for part in parts), defaulted)
 
 
 def _view(view: View, table: Any, now: float, defaulted: list[Defaulted]) -> Any:

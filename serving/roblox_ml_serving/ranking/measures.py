@@ -31,7 +31,10 @@ class Measures:
             ("endpoint", "feature", "reason"), registry=registry,
         )  # fmt: skip
         self.values = Counter(
-            "rml_door_ranking_values", "Values of features that went into models", ("endpoint",), registry=registry
+            "rml_door_ranking_values",
+            "Values of features that requests needed: a user's once, an item's per candidate",
+            ("endpoint",),
+            registry=registry,
         )
         self.candidates = Histogram(
             "rml_door_ranking_candidates", "Different candidates of a request", ("endpoint",), buckets=_SIZES, registry=registry

@@ -194,7 +194,10 @@ def _text(name: str, value: Any) -> bytes:
         return value
     if not isinstance(value, str):
         _bad(f"input {name} holds {_shown(value)}: every value must be a JSON string")
-    return value.encode("utf-8", "replace")
+    try:
+        return value.encode()
+    except UnicodeEncodeError:  # replaced, it would be another one's id, and the answer would not name it
+        _bad(f"input {name} holds half a surrogate pair, {_shown(value)}: that is no text")
 
 
 def _raw_integers(raw: bytes) -> list[int]:
@@ -227,9 +230,12 @@ def _wanted(tree: Mapping[str, Any]) -> tuple[list[Any], set[str]]:
     parameters = tree.get("parameters") or {}
     if not outputs and isinstance(parameters, dict) and parameters.get("binary_data_output") is True:
         return [], set(_OUTPUTS)
-    names = [entry.get("name") for entry in outputs]
-    binary = {str(entry.get("name")) for entry in outputs if (entry.get("parameters") or {}).get("binary_data") is True}
-    return names, binary
+    binary = set()
+    for entry in outputs:
+        parameters = entry.get("parameters") or {}
+        if isinstance(parameters, dict) and parameters.get("binary_data") is True:
+            binary.add(str(entry.get("name")))
+    return [entry.get("name") for entry in outputs], binary
 
 
 def _shown(value: object) -> str:

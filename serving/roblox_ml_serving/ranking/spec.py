@@ -44,9 +44,9 @@ class View:
     required: bool = False
 
     @property
-    def table(self) -> tuple[str, tuple[str, ...]]:
-        """What decides whether two views may share what was fetched."""
-        return self.name, self.features
+    def table(self) -> tuple[str, str, tuple[str, ...]]:
+        """What decides whether two views may share what was fetched: a user and an item may have the same key."""
+        return self.of, self.name, self.features
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +88,14 @@ class RankingSpec:
             )  # fmt: skip
         except SpecInvalid:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise SpecInvalid(f"{FILE} cannot be read: {what}") from None
         names = [view.name for view in views]
         if len(set(names)) != len(names):
             raise SpecInvalid(f"{FILE} names a view twice: {', '.join(names)}")
+        if "context" in names:
+            raise SpecInvalid(f"{FILE}: a view is called context, as what the client sends")
         if found.candidates not in _DATATYPES:
             raise SpecInvalid(f"{FILE}: candidates are {found.candidates[:40]!r}, not {' or '.join(_DATATYPES)}")
         if not 1 <= found.k <= MAX_CANDIDATES or not 0 < found.features_share < 1 or not found.columns:

@@ -24,7 +24,7 @@ from roblox_ml_core.http.messages import Reply, Request, json_reply
 from roblox_ml_core.http.server import Server
 from roblox_ml_core.settings import FeaturesSettings
 
-from .wire import CONTENT_TYPE, MAX_KEYS, PATH, VERSION, Key, Rows, WireError, read_request, write_answer
+from .wire import CONTENT_TYPE, MAX_KEYS, MAX_VALUES, PATH, VERSION, Key, Rows, WireError, read_request, write_answer
 
 __all__ = ["FeatureServer", "FeatureView", "main"]
 
@@ -41,11 +41,12 @@ class FeatureView:
         self._events = np.full(len(keys), time()) if events is None else np.asarray(events, np.float64)
         order = np.argsort(self._events, kind="stable").tolist()
         self._places: dict[Key, int] = {_key(keys[place]): place for place in order}
+        self._kinds = {_kind(key) for key in self._places}
 
     @classmethod
     def read(cls, file: Path) -> FeatureView:
         """Raises:
-        ValueError: the file has no column `key`, or a feature that is no number.
+        ValueError: the file has no column `key` of texts or integers, or a feature that is no number.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -53,9 +54,18 @@ class FeatureView:
         table = pq.read_table(file)
         if _KEY not in table.column_names:
             raise ValueError(f"{file} has no column {_KEY!r}; it has {', '.join(table.column_names)}")
+        for name in {_KEY, _TIME} & set(table.column_names):
+            if table.column(name).null_count:
+                raise ValueError(f"{file}: {table.column(name).null_count} rows have no {name!r}")
+        keys = table.column(_KEY).to_pylist()
+        if odd := [key for key in keys if type(key) not in (str, bytes, int)][:1]:
+            raise ValueError(f"{file}: the key {odd[0]!r} is neither a text nor an integer")
         events = None
         if _TIME in table.column_names:
-            stamps = table.column(_TIME).cast(pa.timestamp("us"))
+            try:
+                stamps = table.column(_TIME).cast(pa.timestamp("us"), safe=False)
+            except pa.ArrowException:
+                raise ValueError(f"{file}: column {_TIME!r} holds no timestamps") from None
             events = stamps.cast(pa.int64()).to_numpy() / 1e6
         columns = {}
         for name in table.column_names:
@@ -63,17 +73,24 @@ class FeatureView:
                 continue
             try:
                 columns[name] = table.column(name).cast(pa.float32(), safe=False).to_numpy()
-            except pa.ArrowInvalid:
+            except pa.ArrowException:
                 raise ValueError(f"{file}: column {name!r} is no number; a feature is one, or null") from None
         if not columns:
             raise ValueError(f"{file} has no features beside {_KEY!r}")
-        return cls(file.stem, table.column(_KEY).to_pylist(), columns, events)
+        return cls(file.stem, keys, columns, events)
 
     def __len__(self) -> int:
         return len(self._places)
 
     def unknown(self, features: Sequence[str]) -> list[str]:
         return [f"{self.name}.{feature}" for feature in features if feature not in self._features]
+
+    def misfit(self, keys: Sequence[Key]) -> str:
+        """Why these keys cannot be this view's; empty where they can. A text "7" is not the integer 7, and silence would hide it."""
+        asked = {_kind(key) for key in keys}
+        if not self._kinds or asked <= self._kinds:
+            return ""
+        return f"the keys of {self.name} are {' and '.join(sorted(self._kinds))}, and it was asked with {' and '.join(sorted(asked))}"
 
     def rows(self, keys: Sequence[Key], features: Sequence[str], now: float) -> Rows:
         """What the view has for the keys, in their order."""
@@ -122,18 +139,21 @@ class FeatureServer:
             hints = {
                 "unsupported_version": f"this server speaks version {VERSION}",
                 "too_many_keys": f"at most {MAX_KEYS}",
+                "too_many_values": f"at most {MAX_VALUES}",
             }
-            status = 413 if error.code == "too_many_keys" else 400
+            status = 413 if error.code.startswith("too_many") else 400
             return _error(status, error.code, str(error), hints.get(error.code, "see docs/formats/feature-wire.md"))
         now = time()
         rows = []
         for ask in asks:
             view = self._views.get(ask.view)
             lacks = [ask.view] if view is None else view.unknown(ask.features)
-            if view is None or lacks:  # this view's trouble: the others are answered
-                rows.append(Rows(ask.view, np.zeros(0), np.zeros((0, 0)), f"there is no {', '.join(lacks)}"))
+            keys = blocks[ask.block].keys
+            trouble = f"there is no {', '.join(lacks)}" if view is None or lacks else view.misfit(keys)
+            if view is None or trouble:  # this view's own: the others are answered
+                rows.append(Rows(ask.view, np.zeros(0), np.zeros((0, 0)), trouble))
             else:
-                rows.append(view.rows(blocks[ask.block].keys, ask.features, now))
+                rows.append(view.rows(keys, ask.features, now))
         return Reply(200, [(b"content-type", CONTENT_TYPE)], write_answer(rows))
 
 
@@ -143,6 +163,10 @@ def _error(status: int, code: str, message: str, hint: str = "") -> Reply:
 
 def _key(value: Any) -> Key:
     return value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else int(value)
+
+
+def _kind(key: Key) -> str:
+    return "string" if isinstance(key, bytes) else "int64"
 
 
 async def _serve(application: FeatureServer, host: str, port: int) -> None:

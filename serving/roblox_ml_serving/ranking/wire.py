@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "CONTENT_TYPE", "MAX_KEYS", "PATH", "VERSION", "Ask", "Block", "Rows", "WireError", "read_answer", "read_request",
+    "CONTENT_TYPE", "MAX_KEYS", "MAX_VALUES", "PATH", "VERSION", "Ask", "Block", "Rows", "WireError", "read_answer", "read_request",
     "write_answer", "write_request",
 ]  # fmt: skip
 
@@ -25,6 +25,8 @@ PATH = b"/v1/features"
 CONTENT_TYPE = b"application/vnd.rml.features"
 #: Keys in one request, over all blocks.
 MAX_KEYS = 100_000
+#: Values in one answer: keys times features, over all views. A view may name keys that others name as well.
+MAX_VALUES = 8_000_000
 _SIZE = Struct("<I")
 _ALIGN = 8
 
@@ -110,16 +112,16 @@ def read_request(body: bytes) -> tuple[list[Block], list[Ask]]:
                 raise WireError(f"the keys of {entry['entity']!r} say {size} bytes and {len(data)} are left")
             blocks.append(Block(str(entry["entity"]), _keys(data, count, kind)))
             at += size
-        asks = [
-            Ask(str(entry["view"]), _count(entry["keys"]), tuple(str(name) for name in entry["features"]))
-            for entry in header["views"]
-        ]
+        asks = [Ask(str(entry["view"]), _count(entry["keys"]), _names(entry["features"])) for entry in header["views"]]
     except (KeyError, TypeError) as error:
         raise WireError(f"the header lacks or misuses {error}") from None
     if at != len(body):
         raise WireError(f"{len(body) - at} bytes follow the last keys")
     if wrong := [ask.view for ask in asks if ask.block >= len(blocks)]:
         raise WireError(f"views {', '.join(wrong)} name keys that the request has not")
+    values = sum(len(blocks[ask.block].keys) * len(ask.features) for ask in asks)
+    if values > MAX_VALUES:
+        raise WireError(f"{values} values asked in one request; at most {MAX_VALUES}", "too_many_values")
     return blocks, asks
 
 
@@ -224,6 +226,12 @@ def _keys(data: bytes, count: int, kind: object) -> Sequence[Key]:
     if at != len(data):
         raise WireError(f"{count} string keys take {at} bytes and {len(data)} are said")
     return found
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise WireError(f"{str(value)[:40]!r} is no list of features")
+    return tuple(value)
 
 
 def _count(value: object) -> int:

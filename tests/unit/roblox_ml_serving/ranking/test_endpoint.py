@@ -117,7 +117,7 @@ def test_an_unknown_user_and_an_unknown_item_have_defaults_and_are_counted() -> 
                 )
 
             assert [defaulted(name) for name in ("user_profile.taste", "item_stats.ctr", "context.hour")] == [1, 1, 1]
-            assert feed.count("rml_door_ranking_values_total", endpoint="feed") == 12
+            assert feed.count("rml_door_ranking_values_total", endpoint="feed") == 1 + 2 * 3 + 1
 
     run(check)
 
@@ -231,6 +231,86 @@ def test_a_token_goes_along() -> None:
     async def check() -> None:
         async with world.opened(token="secret") as feed:
             assert (await feed.rank("ann", [10]))["defaulted"] == 1
+
+    run(check)
+
+
+def test_what_may_not_be_kept_is_not_shared_with_a_request_that_began_earlier() -> None:
+    async def check() -> None:
+        every = [{**view, "ttl_s": 0} for view in world.SPEC["views"]]
+        async with world.opened(world.spec(views=every)) as feed:
+            feed.features.delay_s = 0.05
+            answers = await asyncio.gather(*(feed.rank("ann", [1, 2]) for _ in range(3)))
+            assert feed.features.requests == 3
+            assert [answer["defaulted"] for answer in answers] == [1, 1, 1]
+
+    run(check)
+
+
+def test_one_request_that_is_refused_does_not_pause_the_others() -> None:
+    class Picky(world.FeatureServer):
+        async def answer(self, request: Any) -> Any:
+            reply = await super().answer(request)
+            return reply._replace(status=413, body=b"{}") if b'"count":5,' in request.body else reply
+
+    async def check() -> None:
+        async with world.opened() as feed:
+            feed.features.__class__ = Picky
+            for start in range(0, 50, 5):
+                assert (await feed.rank("ann", list(range(start, start + 5))))["defaulted"] > 1
+            assert (await feed.rank("ann", [60, 61]))["defaulted"] == 1
+            assert feed.count("rml_door_ranking_fetches_failed_total", reason="refused") == 10
+
+    run(check)
+
+
+def test_keys_of_another_type_are_no_answer_rather_than_unknown_items() -> None:
+    async def check() -> None:
+        async with world.opened(world.spec(candidates="BYTES")) as feed:
+            answer = await feed.rank("ann", ["10", "90"])
+            assert answer["ITEMS"] == ["10", "90"] and answer["defaulted"] == 5
+            assert feed.count("rml_door_ranking_fetches_failed_total", reason="view") == 1
+
+    run(check)
+
+
+def test_a_user_and_an_item_of_one_key_are_not_mixed_up() -> None:
+    people = {"name": "people", "ttl_s": 60, "features": [{"name": "age", "default": 0.0}]}
+    sides = [world.spec(views=[{**people, "of": of}], columns=["people.age"], context=[]) for of in ("user", "item")]
+    assert sides[0].views[0].table != sides[1].views[0].table
+
+
+def test_more_views_than_one_request_may_ask_for_are_asked_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    from roblox_ml_serving.ranking import features
+
+    async def check() -> None:
+        async with world.opened() as feed:
+            monkeypatch.setattr(features, "MAX_KEYS", 3)
+            assert (await feed.rank("ann", [1, 2, 3]))["defaulted"] == 1
+            assert feed.features.requests == 2
+            monkeypatch.setattr(features, "MAX_VALUES", 6)
+            assert (await feed.rank("bob", [4, 5, 6]))["defaulted"] == 1
+            assert feed.features.requests == 4
+
+    run(check)
+
+
+def test_a_promotion_does_not_empty_the_cache() -> None:
+    from roblox_ml_serving.door.snapshot import Target, Version
+
+    async def check() -> None:
+        async with world.opened() as feed:
+            await feed.rank("ann", [1, 2])
+            target = Target("feed", Version("feed", 2, "d2"), ("triton",), True)
+            feed.kind.adopt([target])  # nobody has asked version 2 yet
+            feed.endpoint = feed.kind.handler(target, world.spec())
+            await feed.rank("ann", [1, 2])
+            assert feed.features.requests == 1
+            other = Target("feed", Version("feed", 3, "d3"), ("triton",), True)
+            feed.kind.adopt([other])
+            views = [{**world.SPEC["views"][0], "name": "users"}]
+            feed.kind.handler(other, world.spec(views=views, columns=["users.taste"], context=[]))
+            assert feed.count("rml_door_ranking_cache_rows") == 0  # now it is known that these views have gone
 
     run(check)
 

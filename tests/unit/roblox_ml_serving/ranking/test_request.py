@@ -104,6 +104,8 @@ def test_integers_in_all_three() -> None:
         (body(USER, ITEMS, tensor("CONTEXT", "BYTES", ["{}", "{}"])), "one JSON object"),
         (body(USER, ITEMS, outputs=[{"name": "LABEL"}]), "no output 'LABEL'"),
         (body(USER, ITEMS, outputs=[[]]), "must be a list"),
+        (body(USER, ITEMS, outputs=[{"name": [], "parameters": [1]}]), "no output"),
+        (body(tensor("USER", "BYTES", ["\ud800"]), ITEMS), "surrogate"),
         (body(tensor("USER", "BYTES", ["x" * 1025]), ITEMS), "more than 1024"),
         (body(USER, {"name": "CANDIDATES", "datatype": "INT64", "shape": [1]}), "neither"),
         (body(USER, {**ITEMS, "parameters": {"binary_data_size": 24}}), "both"),

@@ -39,7 +39,14 @@ def test_the_newest_row_of_a_key_is_the_one_that_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("columns", "said"),
-    [({"id": [1]}, "no column 'key'"), ({"key": [1]}, "no features"), ({"key": [1], "x": ["much"]}, "no number")],
+    [
+        ({"key": [1, None], "x": [1.0, 2.0]}, "1 rows have no 'key'"),
+        ({"key": [1.5], "x": [1.0]}, "neither a text nor an integer"),
+        ({"key": [1], "event_time": ["now"], "x": [1.0]}, "no timestamps"),
+        ({"id": [1]}, "no column 'key'"),
+        ({"key": [1]}, "no features"),
+        ({"key": [1], "x": ["much"]}, "no number"),
+    ],
 )
 def test_a_file_that_is_no_view_is_refused(
     tmp_path: Path, columns: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]

@@ -100,6 +100,11 @@ def test_other_versions_and_too_many_keys_have_codes_of_their_own() -> None:
     with pytest.raises(WireError) as many:
         read_request(write_request([Block("item", list(range(100_001)))], []))
     assert many.value.code == "too_many_keys"
+    with pytest.raises(WireError) as values:
+        read_request(write_request([Block("item", list(range(90_000)))], [Ask("v", 0, ("x",))] * 90))
+    assert values.value.code == "too_many_values"
+    with pytest.raises(WireError, match="no list of features"):
+        read_request(write_request([], [Ask("v", 0, ())]).replace(b'"features":[]', b'"features":""'))
     with pytest.raises(WireError, match="follow the last keys"):
         read_request(body + b"x")
 
