@@ -10,7 +10,7 @@ from typing import Any
 from xxhash import xxh64_intdigest
 
 from .hashing import SCALE
-from .model import Decision, EndpointPolicy, Exposure, Policy, Ref, UnknownEndpoint
+from .model import Arm, Decision, EndpointPolicy, Policy, Ref, UnknownEndpoint
 from .targeting import holds
 
 __all__ = ["decide", "decide_for"]
@@ -44,33 +44,31 @@ def decide_for(entry: EndpointPolicy, unit_id: str | None, context: Mapping[str,
         return Decision(entry.name, champion, champion, log_rate=entry.log.rate)
     unit_bytes = None if not unit_id else unit_id.encode("utf-8", "surrogatepass")
     ref, role = champion, "champion"
-    exposures: list[Exposure] = []
-    arms: list[tuple[str, str]] = []
-    params: dict[str, Any] = {}
+    reached: list[Arm] = []
+    subjects: list[tuple[str, str]] = []
+    own = None if not unit_id else (entry.unit, unit_id)
     chosen = _NOBODY
     out = _held_out(entry, unit_id, context) if entry.holdouts else None
     for layer in entry.layers:
         if layer.unit == entry.unit:
-            value, raw = unit_id, unit_bytes
+            subject, raw = own, unit_bytes
         else:
             value = _text(context.get(layer.unit))
+            subject = None if value is None else (layer.unit, value)
             raw = None if value is None else value.encode("utf-8", "surrogatepass")
-        if raw is None or value is None:
+        if raw is None or subject is None:
             continue
         if out and layer.name in out:
             continue
-        at = (xxh64_intdigest(raw, layer.seed) * SCALE) >> 64
-        experiment = layer.owners[bisect_right(layer.starts, at) - 1]
+        experiment = layer.owners[bisect_right(layer.firsts, xxh64_intdigest(raw, layer.seed)) - 1]
         if experiment is None or (experiment.targeting and not holds(experiment.targeting, context)):
             continue
-        at = (xxh64_intdigest(raw, experiment.seed) * SCALE) >> 64
+        at = xxh64_intdigest(raw, experiment.seed)
         for arm in experiment.arms:
-            if at < arm.until:
+            if at < arm.below:
                 break
-        arms.append(arm.pair)
-        exposures.append(Exposure(*arm.pair, layer.unit, value))
-        if arm.params:
-            params.update(arm.params)
+        reached.append(arm)
+        subjects.append(subject)
         if arm.ref is not None:
             ref, role, chosen = arm.ref, "arm", arm.pair
     request = _text(context.get("inference_id"))
@@ -82,9 +80,7 @@ def decide_for(entry: EndpointPolicy, unit_id: str | None, context: Mapping[str,
     if entry.shadows and (key := request or unit_id):
         asked = (s.ref for s in entry.shadows if s.ref != ref and _bucket(s.seed, key) < s.share)
         shadows = tuple(dict.fromkeys(asked))
-    return Decision(
-        entry.name, ref, champion, role, tuple(arms), params, shadows, entry.log.rate, tuple(exposures), chosen
-    )
+    return Decision(entry.name, ref, champion, role, tuple(reached), tuple(subjects), shadows, entry.log.rate, chosen)
 
 
 def _held_out(entry: EndpointPolicy, unit_id: str | None, context: Mapping[str, Any]) -> set[str]:

@@ -11,7 +11,7 @@ from hashlib import sha256
 
 from xxhash import xxh64_intdigest
 
-__all__ = ["SCALE", "bucket", "seed_of"]
+__all__ = ["SCALE", "bucket", "seed_of", "threshold"]
 
 #: Shares, weights and buckets are counted in 10,000ths.
 SCALE = 10_000
@@ -26,3 +26,8 @@ def seed_of(salt: str) -> int:
 def bucket(seed: int, unit: str) -> int:
     """The unit's bucket, 0 to 9,999: the hash's upper part (`hash * 10000 / 2**64`), so that every bucket is as likely."""
     return (xxh64_intdigest(unit.encode("utf-8", "surrogatepass"), seed) * SCALE) >> 64
+
+
+def threshold(bucket: int) -> int:
+    """The smallest hash that falls into the bucket: comparing hashes saves a multiplication of large integers for each."""
+    return -((-bucket << 64) // SCALE)

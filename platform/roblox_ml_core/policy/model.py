@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from .hashing import threshold
 from .targeting import Condition
 
 __all__ = [
@@ -51,12 +52,21 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One arm: (experiment, arm), until which bucket it reaches, and what it changes. `ref` None: not the model."""
+    """One arm: (experiment, arm), until which bucket it reaches, and what it changes. `ref` None: not the model.
+
+    `below`: the first hash that it does not reach any more.
+    """
 
     pair: tuple[str, str]
     until: int
     ref: Ref | None
     params: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    below: int = field(init=False)
+    text: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "below", threshold(self.until))
+        object.__setattr__(self, "text", "=".join(self.pair))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +101,8 @@ class Holdout:
 class Layer:
     """A layer as one endpoint sees it.
 
-    `starts` are the first buckets of the stretches, `owners` whose stretch it is (None: nobody's, or of another endpoint).
+    `starts` are the first buckets of the stretches, `owners` whose stretch it is (None: nobody's, or of another endpoint); `firsts` the
+    first hashes of those buckets.
     """
 
     name: str
@@ -99,6 +110,10 @@ class Layer:
     seed: int
     starts: tuple[int, ...]
     owners: tuple[Experiment | None, ...]
+    firsts: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "firsts", tuple(map(threshold, self.starts)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,17 +204,16 @@ class Exposure(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Who answers one request.
+    """Who answers one request. What not every request needs is made when it is asked for.
 
     Attributes:
         ref: what should answer.
         champion: what answers when `ref` is not ready or fails.
         role: why `ref`: "champion", "canary", or "arm" (an experiment chose it).
-        arms: (experiment, arm), one for each layer in which the unit is, by the layer's name.
-        params: the arms' parameters, merged.
+        reached: the arms, one for each layer in which the unit is, by the layer's name.
+        subjects: for each of them what its layer calls the unit, and the unit.
         shadows: versions that are asked too, and whose answer nobody gets.
         log_rate: how many of 10,000 requests are logged.
-        exposures: one for each of `arms`.
         chosen: the (experiment, arm) that chose `ref`; two empty texts where none did.
     """
 
@@ -207,9 +221,26 @@ class Decision(NamedTuple):
     ref: Ref
     champion: Ref
     role: str = "champion"
-    arms: tuple[tuple[str, str], ...] = ()
-    params: Mapping[str, Any] = _NOTHING
+    reached: tuple[Arm, ...] = ()
+    subjects: tuple[tuple[str, str], ...] = ()
     shadows: tuple[Ref, ...] = ()
     log_rate: int = 10_000
-    exposures: tuple[Exposure, ...] = ()
     chosen: tuple[str, str] = ("", "")
+
+    @property
+    def arms(self) -> tuple[tuple[str, str], ...]:
+        """(experiment, arm) of each."""
+        return tuple([arm.pair for arm in self.reached])
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The arms' parameters, merged."""
+        found: dict[str, Any] = {}
+        for arm in self.reached:
+            found.update(arm.params)
+        return found
+
+    @property
+    def exposures(self) -> tuple[Exposure, ...]:
+        """One for each arm."""
+        return tuple([Exposure(*arm.pair, *subject) for arm, subject in zip(self.reached, self.subjects, strict=True)])

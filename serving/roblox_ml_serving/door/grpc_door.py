@@ -31,7 +31,6 @@ from .service import (
     VERSION_HEADER,
     Door,
     Lost,
-    arms_text,
     read_unit,
     timeout_seconds,
 )
@@ -171,8 +170,8 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
             code = "OK" if why is None else why.refusal.reason.grpc_code
             served.reached(reached, 200, fallback=why is not None)
             said = [(VERSION_HEADER, reached.version_text)]
-            if decision.arms:
-                said.append((ARMS_HEADER, arms_text(decision).decode()))
+            if served.arms:
+                said.append((ARMS_HEADER, served.arms))
             if why is not None:
                 said.append((FALLBACK_HEADER, "1"))
             return response, said

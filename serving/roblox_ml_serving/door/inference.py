@@ -24,7 +24,7 @@ from .fleet import Server
 from .metrics import Meter
 from .recording import Served
 from .refusals import Reason, Refused
-from .service import ARMS_HEADER, FALLBACK_HEADER, VERSION_HEADER, Door, Lost, arms_text
+from .service import ARMS_HEADER, FALLBACK_HEADER, VERSION_HEADER, Door, Lost
 from .snapshot import Target
 
 __all__ = ["Inference"]
@@ -204,8 +204,8 @@ class Inference:
             # Counted as the challenger's failure; that the champion was asked too is no request of its own.
             code, failed = why.refusal.reason.http_status, True
             headers.append(_FALLBACK)
-        if self._decision.arms:
-            headers.append((_ARMS, arms_text(self._decision)))
+        if self._served.arms:
+            headers.append((_ARMS, self._served.arms.encode()))
         headers.append((_VERSION, reached.version_bytes))
         self._served.answer_headers = reply.headers
         self._served.fallback = why is not None

@@ -21,7 +21,7 @@ from roblox_ml_core.settings import HomeSettings, RecordsSettings
 from .exchange import HEADER_LENGTH
 from .recording import Recorder, Served
 from .refusals import Reason, Refused
-from .service import Door, arms_text
+from .service import Door
 from .shadow_asking import asker
 from .shadowing import NullShadows, ShadowJob, Shadows
 from .snapshot import Target
@@ -30,6 +30,7 @@ __all__ = ["Keeper", "keeper"]
 
 logger = logging.getLogger(__name__)
 _MOST_DONE = 100_000
+_QUIET_S = 60.0
 
 
 class Keeper(Recorder):
@@ -39,6 +40,7 @@ class Keeper(Recorder):
         self._door, self._records, self._shadows = door, records, shadows
         self._seen = Seen()
         self._done: set[int] = set()
+        self._quiet_until = 0.0
 
     def adopt(self, rules: Policy) -> None:
         """What is kept of each endpoint from now on."""
@@ -48,7 +50,9 @@ class Keeper(Recorder):
         try:
             self._record(served, seconds, request, answer)
         except Exception:  # the answer is there: no mistake of ours may take it back
-            logger.exception("a request could not be recorded")
+            if (now := time.monotonic()) >= self._quiet_until:  # what fails once may fail for every request
+                self._quiet_until = now + _QUIET_S
+                logger.exception("a request could not be recorded; the next minute's are not told")
 
     def _record(self, served: Served, seconds: float, request: bytes, answer: bytes) -> None:
         decision, target = served.decision, served.target
@@ -65,13 +69,13 @@ class Keeper(Recorder):
             records.requests.offer(
                 (
                     now_us, identity, target.endpoint, serving.model, serving.version, decision.role,
-                    arms_text(decision).decode() if decision.arms else "", served.unit or "", served.protocol, served.status,
+                    served.arms, served.unit or "", served.protocol, served.status,
                     latency_us, served.fallback, asked, answered,
                 )
             )  # fmt: skip
         if served.status >= 400:
             return
-        if decision.exposures:
+        if decision.reached:
             self._expose(served, target, now_us)
         if decision.shadows:
             self._ask_shadows(served, target, latency_us, request, answer)
@@ -82,7 +86,7 @@ class Keeper(Recorder):
         day = now_us // DAY_US
         reached = not served.fallback and target.serving.key == decision.ref.key
         # One look for all layers: a unit that asks again is the usual case.
-        whole = hash((decision.exposures, target.endpoint, day, reached))
+        whole = hash((served.arms, decision.subjects, target.endpoint, day, reached))
         if whole in self._done:
             return
         if len(self._done) >= _MOST_DONE:

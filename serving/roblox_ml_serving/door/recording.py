@@ -8,17 +8,24 @@ from roblox_ml_core.policy import Decision, Policy
 
 from .snapshot import Target
 
-__all__ = ["Recorder", "Served"]
+__all__ = ["Recorder", "Served", "arms_text"]
+
+
+def arms_text(decision: Decision) -> str:
+    """`experiment=arm,…`, as answers carry it and logs have it."""
+    return ",".join([arm.text for arm in decision.reached])
 
 
 class Served:
     """One request as it went: who was to answer, who did.
 
-    `forward` are the request's headers that a model server sees, `answer_headers` the answer's (REST; gRPC has none).
+    `arms` is the text of its experiments' arms; `forward` are the request's headers that a model server sees, `answer_headers` the
+    answer's (REST; gRPC has none).
     """
 
     __slots__ = (
         "answer_headers",
+        "arms",
         "decision",
         "fallback",
         "forward",
@@ -34,6 +41,7 @@ class Served:
         self.protocol = protocol
         self.unit = unit
         self.decision = decision
+        self.arms = arms_text(decision) if decision.reached else ""
         self.target: Target | None = None
         self.status = 0
         self.fallback = False

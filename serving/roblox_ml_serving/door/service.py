@@ -21,7 +21,7 @@ from .snapshot import EMPTY, Snapshot, Target, resolve
 if TYPE_CHECKING:
     from ..preprocess import Handler, Prepared
 
-__all__ = ["Door", "Lost", "arms_text", "read_context", "read_unit", "timeout_seconds"]
+__all__ = ["Door", "Lost", "read_context", "read_unit", "timeout_seconds"]
 
 TIMEOUT_HEADER = "x-rml-timeout-ms"
 VERSION_HEADER = "x-rml-model-version"
@@ -229,11 +229,6 @@ class Door:
             self.metrics.fallbacks.labels(target.endpoint, target.version_text).inc()
             champion = self.target(target.endpoint)
             return champion, await ask(champion, False), refused
-
-
-def arms_text(decision: Decision) -> bytes:
-    """`experiment=arm,…`, as answers carry it."""
-    return ",".join([f"{experiment}={arm}" for experiment, arm in decision.arms]).encode()
 
 
 def read_context(text: str) -> dict[str, Any]:
