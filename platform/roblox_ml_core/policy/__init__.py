@@ -11,6 +11,7 @@ from .allocation import NoRoom, Range, allocate
 from .deciding import decide, decide_for
 from .frames import decide_frame
 from .hashing import SCALE, bucket, seed_of
+from .holders import holders
 from .model import Arm, Decision, EndpointPolicy, Experiment, Exposure, LogPolicy, Policy, Ref, UnknownEndpoint
 from .reading import PolicyInvalid, digest_of, read_policy
 
@@ -34,6 +35,7 @@ __all__ = [
     "decide_for",
     "decide_frame",
     "digest_of",
+    "holders",
     "read_policy",
     "seed_of",
 ]

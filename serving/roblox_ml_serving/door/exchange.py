@@ -15,6 +15,7 @@ from roblox_ml_core.http import (
     UpstreamError,
 )
 from roblox_ml_core.http.messages import Header, Reply, json_reply
+from roblox_ml_core.http.v2 import lacks_model
 
 from .fleet import Server
 from .refusals import Reason, Refused
@@ -56,7 +57,7 @@ def judge(target: Target, answer: Response | UpstreamError) -> Response:
     if isinstance(answer, UpstreamError):
         raise _unanswered(target, answer) from answer
     if answer.status >= 400:
-        if _lacks_model(answer):
+        if lacks_model(answer.status, answer.body):
             raise Lost(_error_text(answer))
         if answer.status == 500 and _NOT_JSON in answer.body[:512]:
             return answer._replace(status=400)  # Triton calls a client's broken JSON its own internal error
@@ -108,11 +109,6 @@ def refuse(refused: Refused, extra: Sequence[Header] = ()) -> Reply:
     if reason is Reason.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))
     return json_reply(reason.http_status, {"error": refused.refusal.message}, headers)
-
-
-def _lacks_model(response: Response) -> bool:
-    """The server does not hold the version although it was reported ready: it has just restarted, or is full."""
-    return response.status in (404, 503) or (response.status == 400 and b"unknown model" in response.body[:512])
 
 
 def _error_text(response: Response) -> str:

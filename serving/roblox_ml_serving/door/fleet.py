@@ -1,4 +1,4 @@
-"""The model servers behind the door: their connections, and which of the ready ones takes the next request (see health.py)."""
+"""The model servers behind the door: their connections, and which of the ready ones takes the next request (`http.health` of core)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import grpc
 from roblox_ml_core.http import Pool
+from roblox_ml_core.http.health import Health, pick, usable
 from roblox_ml_core.telemetry import log
 
-from .health import Health, pick, usable
 from .snapshot import ServerAddress, Snapshot, Target
 
 __all__ = ["Fleet", "Server"]

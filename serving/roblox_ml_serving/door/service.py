@@ -7,11 +7,11 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from roblox_ml_core.http.budget import RetryBudget
 from roblox_ml_core.policy import Decision, decide_for
 from roblox_ml_core.settings import DoorSettings
 
 from .authentication import Authentication
-from .budget import RetryBudget
 from .fleet import Fleet, Server
 from .metrics import Metrics
 from .recording import Recorder

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from roblox_ml_core.policy import Policy as Rules
-from roblox_ml_core.policy import PolicyInvalid, Ref, read_policy
+from roblox_ml_core.policy import PolicyInvalid, Ref, holders, read_policy
 
 from ..preprocess.spec import DEFAULT, Policy, Spec, SpecInvalid
 from .refusals import Reason, Refusal
@@ -186,7 +186,7 @@ def _decide(
     if kept is not None and (kept.key, kept.digest) != (desired.key, desired.digest):
         candidates.append(kept)
     for candidate in candidates:
-        replicas = tuple(server for server, models in ready.items() if _has(models, candidate))
+        replicas = holders(ready, candidate.key, candidate.digest)
         if replicas and (candidate.preprocess is None or candidate.preprocess in prepared):
             limits = entry.get("limits") or {}
             return Target(
@@ -219,16 +219,10 @@ def _challengers(
             except SpecInvalid:  # of a kind or shape that this door does not know: the champion answers
                 continue
             version = Version(ref.model, ref.version, ref.digest, spec)
-            replicas = tuple(server for server, models in ready.items() if _has(models, version))
+            replicas = holders(ready, version.key, version.digest)
             if replicas and (spec is None or spec in prepared):
                 found[name, ref.key] = Target(name, version, replicas, True, policy, endpoint.concurrency)
     return MappingProxyType(found)
-
-
-def _has(models: Mapping[str, str], wanted: Version) -> bool:
-    digest = models.get(wanted.key)
-    # Same number, other bytes: a server that holds something else under this version must not answer for it.
-    return digest is not None and (not wanted.digest or digest == wanted.digest)
 
 
 def _unknown(snapshot: Snapshot, endpoint: str) -> Refusal:

@@ -24,9 +24,9 @@ from roblox_ml_core.http import (
     ResponseTooLarge,
     UpstreamError,
 )
+from roblox_ml_core.http.health import usable
 
 from ..door.fleet import Fleet, Server
-from ..door.health import usable
 from ..door.refusals import Reason, Refused
 from ..door.snapshot import Version
 from .batching import Row

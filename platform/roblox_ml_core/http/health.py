@@ -1,4 +1,4 @@
-"""What the door knows of one model server from its own requests: how busy, whether to leave it alone. Pure.
+"""What a client (a door, the SDK) knows of one model server from its own requests: how busy, whether to leave it alone. Pure.
 
 Of two drawn at random the one with fewer requests under way is asked, which spreads load nearly as well as looking at all and does
 not send everybody to the one that has just become free. A server that is new or back gets traffic that grows. One that loses

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from hypothesis import given
 from hypothesis import strategies as st
-from roblox_ml_serving.door.budget import RetryBudget
-from roblox_ml_serving.door.health import Health, pick, usable
+from roblox_ml_core.http.budget import RetryBudget
+from roblox_ml_core.http.health import Health, pick, usable
 
 OLD = 1000.0
 
