@@ -1,0 +1,123 @@
+"""The pipeline: tables for the feature server, a ranker, and what it would have earned on days that it has not seen."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from evaluation import best, doubly_robust, ips, mean, snips
+from features import ITEM, ITEMS, SLOT, USER, item_table, pairs, training_rows, user_key, user_table
+from scorer import fit, predict, to_onnx
+
+import roblox_ml as rml
+
+__all__ = ["NAME", "recommender"]
+
+NAME = "fashion-ranking"
+#: A visitor sees three items; ten of 34 is what a log of this size can say more about.
+SHOWN, MORE = 3, 10
+
+
+class Tables(NamedTuple):
+    user_profile: rml.Dataset
+    item_stats: rml.Dataset
+
+
+class Judged(NamedTuple):
+    metrics: rml.Metrics
+    table: rml.Dataset
+
+
+@rml.step(cpu=1, memory="1Gi")
+def tables(data: rml.Dataset) -> Tables:
+    """What the feature server holds: a row for each user and each item, by `key`."""
+    log, items = data.to_pandas("log.parquet"), data.to_pandas("items.parquet")
+    people = log.assign(key=user_key(log)).drop_duplicates("key")
+    users = pd.DataFrame(user_table(people), columns=USER).assign(key=people["key"].to_numpy())
+    stats = pd.DataFrame(item_table(log, items), columns=ITEM).assign(key=np.arange(ITEMS))
+    return Tables(
+        rml.Dataset.from_pandas(users, "user_profile.parquet"), rml.Dataset.from_pandas(stats, "item_stats.parquet")
+    )
+
+
+@rml.step(cpu=1, memory="1Gi")
+def train(data: rml.Dataset) -> rml.Model:
+    log, items = data.to_pandas("log.parquet"), data.to_pandas("items.parquet")
+    rows = training_rows(log, items)
+    model = fit(rows, log["click"])
+    scorer = rml.Model.from_onnx(to_onnx(model), examples=rows[:8].astype(np.float32))
+    # An unknown user has none of the common attributes; an unknown item is an average one.
+    return scorer.ranking(
+        views={
+            "user_profile": {"of": "user", "features": dict.fromkeys(USER, 0.0), "ttl_s": 600},
+            "item_stats": {"of": "item", "features": dict.fromkeys(ITEM, 0.0), "ttl_s": 60},
+        },
+        context=dict.fromkeys(SLOT, 0.0),  # nothing said: the first slot
+        candidates="INT64",
+        k=SHOWN,
+    )
+
+
+@rml.step(cpu=1, memory="2Gi")
+def judge(data: rml.Dataset) -> Judged:
+    """Each day's impressions are judged by a model of the other days."""
+    log, items = data.to_pandas("log.parquet"), data.to_pandas("items.parquet")
+    ours, popular = np.empty((len(log), ITEMS)), np.empty((len(log), ITEMS))
+    for day in sorted(log["day"].unique()):
+        unseen = (log["day"] == day).to_numpy()
+        known, asked = log[~unseen], log[unseen]
+        about = item_table(known, items)
+        model = fit(training_rows(known, items), known["click"])
+        ours[unseen] = predict(model, pairs(user_table(asked), about, asked["slot"].to_numpy()))
+        popular[unseen] = about[:, 0]
+    found, metrics = [], {}
+    for logged, part in log.groupby("policy", observed=True):
+        here, shown = part.index.to_numpy(), part["item"].to_numpy()
+        reward, propensity = part["click"].to_numpy(float), part["propensity"].to_numpy(float)
+        earned = mean(reward)
+        found.append(
+            {
+                "log": logged,
+                "policy": f"{logged}, as it was",
+                "clicks": int(reward.sum()),
+                "rows": len(part),
+                "IPS": str(earned),
+            }
+        )
+        policies = {
+            "one of all (uniform)": np.full((len(part), ITEMS), 1 / ITEMS),
+            f"the {SHOWN} most popular": best(popular[here], SHOWN), f"our {SHOWN} best": best(ours[here], SHOWN),
+            f"the {MORE} most popular": best(popular[here], MORE), f"our {MORE} best": best(ours[here], MORE),
+        }  # fmt: skip
+        taken = ours[here, shown]
+        for name, chance in policies.items():
+            weight = chance[np.arange(len(part)), shown] / propensity
+            estimates = {
+                "IPS": ips(reward, weight), "SNIPS": snips(reward, weight),
+                "DR": doubly_robust(reward, weight, taken, (chance * ours[here]).sum(axis=1)),
+            }  # fmt: skip
+            rows = weight.sum() ** 2 / np.square(weight).sum()
+            found.append({
+                "log": logged, "policy": name, "clicks": int(reward[weight > 0].sum()), "rows": round(rows),
+                **{estimator: str(value) for estimator, value in estimates.items()},
+            })  # fmt: skip
+            if logged == "random" and name == f"our {SHOWN} best":
+                # Both on the same impressions: the difference is less uncertain than each alone.
+                lift = mean(weight * reward - reward)
+                metrics = {"lift": 1000 * lift.estimate, "lift_low": 1000 * lift.low, "lift_high": 1000 * lift.high}
+    seen = np.clip(ours[np.arange(len(log)), log["item"]], 1e-9, 1 - 1e-9)
+    click, rate = log["click"], log["click"].mean()
+    metrics["log_loss"] = float(-np.mean(click * np.log(seen) + (1 - click) * np.log(1 - seen)))
+    metrics["log_loss_of_the_mean"] = float(-(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)))
+    return Judged(rml.Metrics(**metrics), rml.Dataset.from_pandas(pd.DataFrame(found).fillna("")))
+
+
+@rml.pipeline
+def recommender():
+    data = rml.dataset("open-bandit-men")
+    tables(data)
+    ranker = train(data)
+    judged = judge(data)
+    # So few clicks cannot show that it is better; what is surely worse than showing anything at all is not let through.
+    rml.register(ranker, name=NAME, metrics=judged.metrics, gate=rml.gate(lift_high=0.0), tags={"task": "ranking"})
