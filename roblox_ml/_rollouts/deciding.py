@@ -9,7 +9,7 @@ from typing import Any
 from .. import _siblings
 from .._addresses import control, door_url, translated
 from ..errors import NotFound, NotRunning, RemoteError
-from .tracking import post_batch
+from .sending import post_batch
 from .wishes import WishError
 
 __all__ = ["decide"]

@@ -8,149 +8,19 @@ the batch it would travel in. Each has an id of its own: a batch that was sent t
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import _siblings
 from .._addresses import door_url
-from .._credentials import token_for
-from ..errors import NotRunning, RemoteError, RmlSdkError
+from .sending import Sender
 from .wishes import WishError, as_unit
 
-__all__ = ["Tracker", "post_batch", "track", "track_flush", "track_many"]
-
-_MOST = 100_000
-_BATCH, _BATCH_BYTES = 2_000, 900_000
-_EVERY_S = 1.0
-_TRIES = 3
-
-
-class Tracker:
-    """A bounded line of events and one thread that sends them. `counts`: offered = sent + waiting + dropped.
-
-    `address` gives the door's URL; it is asked for every batch, since a local stack may come up later, elsewhere.
-    """
-
-    def __init__(self, address: Callable[[], str], *, most: int = _MOST) -> None:
-        self._address = address
-        self._waiting: deque[bytes] = deque()
-        self._most = most
-        self._lock = threading.Lock()
-        self._sending = threading.Lock()
-        self._http: Any = None
-        self._thread: threading.Thread | None = None
-        #: Why the last batch could not be sent; empty when it could.
-        self.problem = ""
-        self.counts = {"offered": 0, "sent": 0, "dropped": 0}
-
-    def offer(self, line: bytes) -> bool:
-        """Put an event into the line; whether there was room."""
-        with self._lock:
-            self.counts["offered"] += 1
-            if len(self._waiting) >= self._most:
-                self.counts["dropped"] += 1
-                return False
-            self._waiting.append(line)
-            if self._thread is None or not self._thread.is_alive():  # a forked process has no threads but its own
-                self._thread = threading.Thread(target=self._run, name="rml-track", daemon=True)
-                self._thread.start()
-        return True
-
-    def flush(self) -> dict[str, int]:
-        """Send everything now.
-
-        Raises:
-            NotRunning: the door does not answer; what could not be sent goes on waiting.
-            RemoteError: it refused a batch, which is dropped.
-        """
-        while self._send_one():
-            pass
-        with self._lock:
-            waiting = len(self._waiting)
-        if waiting and self.problem:
-            raise NotRunning(
-                f"{waiting} outcomes go on waiting: {self.problem}",
-                fix="start the door with `rml up`, or set RML_DOOR_URL",
-            )
-        return {**self.counts, "waiting": waiting}
-
-    def _run(self) -> None:
-        while True:
-            time.sleep(_EVERY_S)
-            try:
-                while self._send_one():
-                    pass
-            except RmlSdkError as refused:  # of credentials, or of a batch: the next one may pass
-                self.problem = str(refused)
-
-    def _send_one(self) -> bool:
-        """Send a batch; whether there may be more to send."""
-        import httpx
-
-        with self._sending:
-            batch = self._next()
-            if not batch:
-                return False
-            if self._http is None:
-                self._http = httpx.Client(timeout=30.0)
-            url = f"{self._address()}/v1/track"
-            answer, self.problem = post_batch(self._http, url, b'{"events":[' + b",".join(batch) + b"]}")
-            if answer is None:
-                return False  # they wait for the next time
-            accepted = int(answer.json()["accepted"]) if answer.status_code == 202 else 0
-            with self._lock:
-                for _ in batch:
-                    self._waiting.popleft()
-                self.counts["sent"] += accepted
-                self.counts["dropped"] += len(batch) - accepted
-                more = bool(self._waiting)
-        if answer.status_code != 202:
-            raise RemoteError(
-                f"the door refused {len(batch)} outcomes, which are lost: {answer.text[:500]}",
-                status=answer.status_code,
-            )
-        return more
-
-    def _next(self) -> list[bytes]:
-        """What fits in one request; it stays in the line until it has arrived."""
-        batch: list[bytes] = []
-        size = 0
-        with self._lock:
-            for line in self._waiting:
-                if batch and (len(batch) >= _BATCH or size + len(line) > _BATCH_BYTES):
-                    break
-                batch.append(line)
-                size += len(line) + 1
-        return batch
-
-
-def post_batch(http: Any, url: str, body: bytes) -> tuple[Any, str]:
-    """(the door's answer, "") or, where it has none after some tries, (None, why)."""
-    import httpx
-
-    headers = {"content-type": "application/json"}
-    if token := token_for(url):
-        headers["authorization"] = f"Bearer {token}"
-    problem = ""
-    for attempt in range(_TRIES):
-        if attempt:
-            time.sleep(0.1 * 2**attempt)
-        try:
-            answer = http.post(url, content=body, headers=headers)
-        except httpx.HTTPError as error:
-            problem = f"{url} does not answer ({type(error).__name__}: {error})"
-        else:
-            if answer.status_code < 500 and answer.status_code != 429:
-                return answer, ""
-            problem = f"{url} answered {answer.status_code}: {answer.text[:200]}"
-    return None, problem
+__all__ = ["track", "track_flush", "track_many"]
 
 
 def track(
@@ -258,22 +128,16 @@ def _line(
     return written
 
 
-_TRACKERS: dict[tuple[str, str], Tracker] = {}
-_TRACKERS_LOCK = threading.Lock()
+_TRACKERS: dict[tuple[str, str], Sender] = {}
 
 
-def _tracker() -> Tracker:
+def _tracker() -> Sender:
     """The one of the door that the environment names: to ask the stack where it runs would cost more than the event."""
     key = (os.environ.get("RML_DOOR_URL", ""), os.environ.get("RML_HOME", ""))
-    with _TRACKERS_LOCK:
-        if key not in _TRACKERS:
-            _TRACKERS[key] = Tracker((lambda: key[0].rstrip("/")) if key[0] else door_url)
-            atexit.register(_at_exit, _TRACKERS[key])
-        return _TRACKERS[key]
-
-
-def _at_exit(tracker: Tracker) -> None:
-    try:
-        tracker.flush()
-    except RmlSdkError as error:
-        print(f"outcomes of this process were lost: {error}")
+    found = _TRACKERS.get(key)
+    if found is None:  # no lock, which a fork could leave locked: of two that were made at once the first one stays
+        made = Sender((lambda: key[0].rstrip("/")) if key[0] else door_url)
+        found = _TRACKERS.setdefault(key, made)
+        if found is not made:
+            made.end_soon()
+    return found

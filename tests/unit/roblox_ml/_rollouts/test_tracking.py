@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +14,7 @@ import pandas as pd
 import pytest
 
 import roblox_ml as rml
-from roblox_ml._rollouts import tracking
+from roblox_ml._rollouts import sending, tracking
 from roblox_ml._rollouts.wishes import WishError
 from roblox_ml.errors import NotRunning, RemoteError
 
@@ -23,7 +25,7 @@ AT, ID, KIND, UNIT, EVENT, VALUE = range(6)
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread in the background sleeps through the test: what is sent, and when, is the test's."""
-    monkeypatch.setattr(tracking, "_EVERY_S", 3600.0)
+    monkeypatch.setattr(sending, "_EVERY_S", 3600.0)
 
 
 def test_what_is_tracked_arrives_with_an_id_and_a_time(door: Any) -> None:
@@ -99,7 +101,7 @@ def test_a_batch_that_is_refused_is_dropped_and_counted(door: Any) -> None:
 
 
 def test_the_line_is_bounded_and_sent_in_batches(door: Any) -> None:
-    tracker = tracking.Tracker(lambda: door.url, most=4500)
+    tracker = sending.Sender(lambda: door.url, most=4500)
     line = tracking._line("click", "u", 1.0, "user_id", None, None, None, {"note": "x" * 1000})
     took = sum(tracker.offer(line) for _ in range(5000))
     assert took == 4500 and tracker.counts["dropped"] == 500
@@ -107,18 +109,52 @@ def test_the_line_is_bounded_and_sent_in_batches(door: Any) -> None:
     assert sum(door.posts) == 4500 and max(door.posts) * len(line) <= 1_000_000 and len(door.posts) > 3
 
 
-def test_a_forked_process_sends_its_own(door: Any) -> None:
-    rml.track("before", unit="u")
+def in_a_fork(work: Callable[[], bool]) -> None:
     child = os.fork()
     if not child:  # pragma: no cover - another process
         code = 1
         try:
-            rml.track("after", unit="u")
-            (tracker,) = [one for one in tracking._TRACKERS.values() if one.counts["offered"]][-1:]
-            code = 0 if tracker._thread is not None and tracker._thread.is_alive() and rml.track_flush()["sent"] else 2
+            code = 0 if work() else 2
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    rml.track_flush()
-    found = [(row[EVENT], row[ID]) for row in door.rows[EVENTS]]
-    assert len(set(found)) == 2, "the line that both inherited was sent twice, under one id"
+
+
+def test_a_forked_process_sends_its_own(door: Any) -> None:
+    rml.track("before", unit="u")
+
+    def work() -> bool:
+        rml.track("after", unit="u")
+        return rml.track_flush() == {"offered": 1, "sent": 1, "dropped": 0, "waiting": 0}
+
+    in_a_fork(work)
+    assert rml.track_flush()["sent"] == 1
+    assert [row[EVENT] for row in door.rows[EVENTS]] == ["after", "before"], "each by the process that said it, once"
+
+
+def test_a_process_forked_while_another_thread_sends_waits_for_nobody(door: Any) -> None:
+    sender = tracking._tracker()
+    with sender._lock, sender._sending:  # as held by the thread that sends, which a child does not have
+        in_a_fork(lambda: rml.track("click", unit="u") and rml.track_flush()["sent"] == 1)
+    assert len(door.rows[EVENTS]) == 1
+
+
+def _say_one() -> None:
+    rml.track("click", unit="u")
+
+
+def test_a_worker_of_multiprocessing_sends_before_it_ends(door: Any) -> None:
+    worker = multiprocessing.get_context("fork").Process(target=_say_one)
+    worker.start()
+    worker.join(20)
+    assert worker.exitcode == 0 and len(door.rows[EVENTS]) == 1
+
+
+def test_what_ends_sends_or_counts_what_waits(door: Any) -> None:
+    line = tracking._line("click", "u", 1.0, "user_id", None, None, None, None)
+    sender = sending.Sender(lambda: door.url)
+    assert sender.offer(line) and sender.close() == {"offered": 1, "sent": 1, "dropped": 0, "waiting": 0}
+    assert not sender.offer(line) and sender.accounts()["dropped"] == 1
+    unheard = sending.Sender(lambda: "http://127.0.0.1:9")
+    unheard.offer(line)
+    assert unheard.close(0.2) == {"offered": 1, "sent": 0, "dropped": 1, "waiting": 0}
