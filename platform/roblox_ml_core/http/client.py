@@ -155,7 +155,7 @@ class Pool:
         """
         if not self._idle:
             return None
-        loop = asyncio.get_running_loop()
+        loop = self._idle[-1].loop  # asking asyncio for it is a system call
         payload = self._encode(method, target, headers, body)
         connection = self._idle_connection(loop)
         if connection is None:
@@ -192,7 +192,7 @@ class Pool:
         """An exchange that was started has ended."""
         self._under_way.discard(connection)
         self._busy -= 1
-        self._release(asyncio.get_running_loop(), connection)
+        self._release(connection.loop, connection)
 
     def _watch(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
         self._under_way.add(connection)

@@ -55,7 +55,6 @@ class Connection(asyncio.Protocol):
         "_head_bytes",
         "_headers",
         "_headers_done",
-        "_loop",
         "_max_body",
         "_on_idle_close",
         "_parser",
@@ -65,6 +64,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "deadline",
         "idle_since",
+        "loop",
         "name",
     )
     _headers: list[tuple[bytes, bytes]]
@@ -80,7 +80,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, name: str, *, max_body: int, on_idle_close: Callable[[Connection], None] | None = None) -> None:
         self.name = name
         self.idle_since = 0.0
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._max_body = max_body
         self._on_idle_close = on_idle_close
         self._parser = httptools.HttpResponseParser(self)
@@ -118,7 +118,7 @@ class Connection(asyncio.Protocol):
         Raises:
             ConnectionLost, DeadlineExceeded, ProtocolViolation, ResponseTooLarge: the connection is closed then.
         """
-        waiter: asyncio.Future[Answer] = self._loop.create_future()
+        waiter: asyncio.Future[Answer] = self.loop.create_future()
 
         def done(answer: Answer) -> None:
             if not waiter.done():  # a caller that was cancelled and does not run yet

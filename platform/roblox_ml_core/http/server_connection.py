@@ -25,6 +25,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PROBE = b"HTTP/1.1 102 Processing\r\n\r\n"
 _PROBES_S = (0.0, 0.02, 0.2, 1.0)
 _MAX_PIPELINED = 16
+_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"expect"))
 _DISCARD_UP_TO = 1 << 20  # of a refused request's body, so that its sender gets to read the refusal
 
 
@@ -50,6 +51,8 @@ class ServerConnection(asyncio.Protocol):
         "_headers",
         "_keep",
         "_loop",
+        "_most_head",
+        "_most_headers",
         "_parser",
         "_paused",
         "_peer",
@@ -71,6 +74,7 @@ class ServerConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._peer = ""
+        self._most_head, self._most_headers = server.limits.head_bytes, server.limits.headers
         self._queue: deque[Request | Reply] = deque()
         self._work: Work | None = None
         self._answering: Request | None = None
@@ -164,23 +168,27 @@ class ServerConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name.lower(), value))
         self._head_bytes += len(name) + len(value)
-        limits = self._server.limits
-        if self._head_bytes > limits.head_bytes or len(self._headers) > limits.headers:
+        if self._head_bytes > self._most_head or len(self._headers) > self._most_headers:
+            limits = self._server.limits
             raise _Refuse(431, f"the request head has more than {limits.head_bytes} bytes or {limits.headers} headers")
 
     def on_headers_complete(self) -> None:
-        request = Request(self._parser.get_method(), self._target, self._headers, self._peer)
-        self._keep = bool(self._parser.should_keep_alive() or self._parser.should_upgrade())
-        request.http_1_0 = self._parser.get_http_version() == "1.0"
+        parser = self._parser
+        request = Request(parser.get_method(), self._target, self._headers, self._peer)
+        offers = parser.should_upgrade()
+        self._keep = bool(parser.should_keep_alive() or offers)
+        request.http_1_0 = parser.get_http_version() == "1.0"
         length, chunked = b"", False
         for name, value in self._headers:
+            if name not in _FRAMING:
+                continue
             if name == b"content-length":
                 if length and length != value:
                     raise _Refuse(400, "two content-length headers contradict each other")
                 length = value
             elif name == b"transfer-encoding":
                 chunked = True
-            elif name == b"expect":
+            else:
                 if value.lower() != b"100-continue":
                     raise _Refuse(417, "the only expectation this server knows is 100-continue")
                 self._continue = not request.http_1_0
@@ -197,7 +205,7 @@ class ServerConnection(asyncio.Protocol):
         else:
             refusal = self._server.application.admit(request)
         self.deadline = request.body_deadline
-        if self._parser.should_upgrade():
+        if offers:
             if chunked:
                 raise _Refuse(400, "a request that offers another protocol cannot have a chunked body")
             self._raw_left = expected
