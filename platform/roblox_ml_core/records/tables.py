@@ -17,6 +17,11 @@ __all__ = ["metadata_of", "table_of", "to_parquet", "usable"]
 
 #: Rows that are converted in one go. Making an Arrow column holds the interpreter: 50,000 texts would be milliseconds.
 _SLICE = 1024
+#: Columns with (nearly) as many values as rows: a dictionary would make the file larger, and take longer.
+_DISTINCT = frozenset((
+    "at_us", "inference_id", "event_id", "unit", "value", "latency_us", "primary_us", "shadow_us", "request", "response",
+    "attributes_json", "tensors_json",
+))  # fmt: skip
 
 
 def table_of(schema: StreamSchema, rows: Sequence[Row]) -> pa.Table:
@@ -54,7 +59,8 @@ def to_parquet(table: pa.Table, about: Mapping[str, str]) -> bytes:
     """A Parquet file (zstd) with `about` in its metadata."""
     described = table.replace_schema_metadata({"rml.schema": str(SCHEMA), **about})
     sink = io.BytesIO()
-    pq.write_table(described, sink, compression="zstd", write_statistics=True)
+    repeated = [name for name in table.column_names if name not in _DISTINCT]
+    pq.write_table(described, sink, compression="zstd", use_dictionary=repeated)
     return sink.getvalue()
 
 

@@ -210,7 +210,8 @@ def test_a_door_that_keeps_nothing(with_world, rml_home, monkeypatch) -> None:
 
 
 def test_an_exposure_that_found_no_room_is_tried_again(tmp_path) -> None:
-    from roblox_ml_core.policy import Decision, Exposure, Ref
+    from roblox_ml_core.policy import Decision, Ref
+    from roblox_ml_core.policy.model import Arm
     from roblox_ml_core.records import Records
     from roblox_ml_core.settings import DoorSettings, RecordsSettings
     from roblox_ml_serving.door.keeping import Keeper
@@ -224,8 +225,9 @@ def test_an_exposure_that_found_no_room_is_tried_again(tmp_path) -> None:
     ref = Ref("feed", 7)
 
     def ask(unit: str) -> int:
-        exposures = (Exposure("e", "a", "user_id", unit), Exposure("f", "b", "user_id", unit))
-        served = Served("i", "rest", unit, Decision("feed", ref, ref, "arm", exposures=exposures))
+        arms = (Arm(("e", "a"), 10_000, None), Arm(("f", "b"), 10_000, None))
+        decision = Decision("feed", ref, ref, "arm", reached=arms, subjects=(("user_id", unit),) * 2)
+        served = Served("i", "rest", unit, decision)
         served.reached(Target("feed", Version("feed", 7), ("a",), True), 200, fallback=False)
         keeper.record(served, 0.001, b"", b"")
         return records.exposures.accounts().offered
