@@ -67,7 +67,7 @@ def as_ranking(
         findings.append(f"candidates={candidates!r} is neither BYTES nor INT64")
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= _MAX_K:
         findings.append(f"k={k!r} is no number from 1 to {_MAX_K}")
-    if not 0 < features_share < 1:
+    if not 0 < _number(features_share, "features_share", findings) < 1:
         findings.append(f"features_share={features_share!r} is not between 0 and 1")
     model = _model(info, signature, len(wanted), score, findings)
     if findings:
@@ -99,6 +99,9 @@ def as_ranking(
 
 def _view(name: str, view: Mapping[str, Any], findings: list[str]) -> dict[str, Any]:
     where = f"view {name}"
+    if not isinstance(view, Mapping):
+        findings.append(f"{where} is {view!r}, not {_VIEW}")
+        view = {"of": "user", "features": ["?"]}
     if extra := sorted(set(view) - _VIEW_KEYS):
         findings.append(f"{where} has {', '.join(extra)}; there are {', '.join(sorted(_VIEW_KEYS))}")
     if view.get("of") not in _SIDES:
@@ -109,6 +112,8 @@ def _view(name: str, view: Mapping[str, Any], findings: list[str]) -> dict[str, 
         findings.append(f"{where}: a name has letters, digits, _ and -")
     given = view.get("features")
     features = given if isinstance(given, Mapping) else dict.fromkeys(given or (), 0.0)
+    if len(features) < len(given or ()):
+        findings.append(f"{where} has a feature twice")
     if not features:
         findings.append(f"{where} has no features")
     ttl, oldest = _number(view.get("ttl_s", 60.0), f"ttl_s of {where}", findings), view.get("max_age_s")

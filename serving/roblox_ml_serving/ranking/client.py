@@ -6,7 +6,15 @@ import asyncio
 import json
 from collections.abc import Sequence
 
-from roblox_ml_core.http import DeadlineExceeded, Pool, PoolBusy, Response, UpstreamError
+from roblox_ml_core.http import (
+    DeadlineExceeded,
+    Pool,
+    PoolBusy,
+    ProtocolViolation,
+    Response,
+    ResponseTooLarge,
+    UpstreamError,
+)
 
 from .wire import CONTENT_TYPE, PATH, Ask, Block, Rows, WireError, read_answer, write_request
 
@@ -70,6 +78,8 @@ class FeatureClient:
             raise Unanswered("slow", str(error)) from error
         except PoolBusy as error:
             raise Unanswered("busy", str(error)) from error
+        except (ProtocolViolation, ResponseTooLarge) as error:
+            raise Unanswered("broken", str(error)) from error
         except UpstreamError as error:
             raise Unanswered("unreachable", str(error)) from error
         if response.status != 200:
