@@ -8,7 +8,7 @@ values), so a request's rows become an array by one join, and freshness is compa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -71,17 +71,15 @@ class FeatureCache:
             self.evicted += len(self._young)
             self._young, self._young_bytes = {}, 0
 
-    def get(self, keys: Iterable[Key]) -> list[bytes | None]:
+    def get(self, keys: Sequence[Key]) -> list[bytes | None]:
         """The rows kept under the keys, fresh or not."""
-        young, old = self._young, self._old
-        found: list[bytes | None] = []
-        for key in keys:
-            row = young.get(key)
-            if row is None and (row := old.pop(key, None)) is not None:
-                self._old_bytes -= _size(key, row)
-                self._add(key, row)
-                young, old = self._young, self._old
-            found.append(row)
+        found = list(map(self._young.get, keys))
+        if self._old and None in found:
+            for place, key in enumerate(keys):
+                if found[place] is None and (row := self._old.pop(key, None)) is not None:
+                    self._old_bytes -= _size(key, row)
+                    self._add(key, row)
+                    found[place] = row
         return found
 
     def put(self, keys: Sequence[Key], rows: Sequence[bytes]) -> None:

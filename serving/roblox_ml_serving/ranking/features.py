@@ -126,7 +126,7 @@ class Features:
         now = asyncio.get_running_loop().time()
         for one in wanted:
             table = one.view.table
-            if self._absent.get(table, now) > now:
+            if None not in one.rows or self._absent.get(table, now) > now:
                 continue
             # What may not be kept at all may not come from a request that began before this one either.
             flights = self._flights.get(table, {}) if one.view.ttl_s > 0 else {}
