@@ -70,6 +70,7 @@ class World:
     registry: CollectorRegistry
     server: Server
     rows: list[Any] = field(default_factory=list)
+    left: list[float] = field(default_factory=list)  # until the deadline, when the model was asked
 
     async def rank(self, user: str, candidates: list[Any], seconds: float = 5.0, **params: Any) -> dict[str, Any]:
         body = {
@@ -110,6 +111,7 @@ async def opened(
     address = url or f"http://127.0.0.1:{listening.getsockname()[1]}"
     registry = CollectorRegistry()
     rows: list[Any] = []
+    left: list[float] = []
 
     async def ask(target: Target, protocol: str, call: Callable[..., Awaitable[Response]]) -> Response:
         return await call(SimpleNamespace(name="triton"), target)
@@ -121,6 +123,7 @@ async def opened(
         (tensor,) = json.loads(body[:length])["inputs"]
         given = np.frombuffer(body, "<f4", offset=length).reshape(tensor["shape"])
         rows.append(given)
+        left.append(deadline - asyncio.get_running_loop().time())
         scores = np.asarray(model(given), "<f4")
         data = np.stack([1 - scores, scores], axis=1).astype("<f4").tobytes()
         outputs = [{"name": "scores", "datatype": "FP32", "shape": [len(given), 2]}]
@@ -134,7 +137,7 @@ async def opened(
     target = Target("feed", Version("feed", 1, "d1"), ("triton",), True)
     try:
         endpoint = kind.handler(target, chosen or spec())
-        yield World(kind, endpoint, application, registry, server, rows)
+        yield World(kind, endpoint, application, registry, server, rows, left)
     finally:
         monkeypatch.undo()
         await kind.close()
