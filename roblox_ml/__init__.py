@@ -36,6 +36,7 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "datasets": (".datasets", None),
     "decide": ("._rollouts.deciding", "decide"),
     "deploy": ("._deploy", "deploy"),
+    "direct": ("._direct.client", "direct"),
     "distill": ("._distill", "distill"),
     "due_date": ("._graph.schedule", "due_date"),
     "email": (".notify", "email"),
@@ -107,6 +108,7 @@ __all__ = [
     "datasets",
     "decide",
     "deploy",
+    "direct",
     "distill",
     "due_date",
     "email",
@@ -190,6 +192,7 @@ if TYPE_CHECKING:
     from ._cards.collect import card
     from ._compare.comparing import compare
     from ._deploy import deploy, endpoint, undeploy
+    from ._direct.client import direct
     from ._distill import distill
     from ._env._private import index
     from ._explain import explain

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,7 +34,10 @@ class Plane:
 
     client: RegistryClient
     store: BlobStore
-    say: Callable[[str], None] = lambda line: None
+    url: str
+    home: Path
+    kill: Callable[[], None]
+    addresses: dict[str, tuple[str, str]] = field(default_factory=lambda: {"local": ("127.0.0.1:1", "127.0.0.1:2")})
 
     def register(self, name: str, mark: str, tensors: Any = SIGNATURE, alias: str | None = None) -> int:
         def entry(data: bytes) -> dict[str, Any]:
@@ -45,37 +49,80 @@ class Plane:
         body = {"package": info, "manifest": {**files, "package.json": entry(canonical_json(info))}, "alias": alias}
         return int(self.client.call("POST", f"/v1/models/{name}/versions", body)["version"])
 
-    def holds(self, *versions: int, state: str = "ready", reason: str = "") -> None:
-        """What the model server says it has of the model `feed`."""
+    def holds(self, *versions: int, state: str = "ready", reason: str = "", server: str = "local") -> None:
+        """What a model server says it has of the model `feed`."""
         known = {v: self.client.version("feed", v)["digest"] for v in versions}
         states = [ModelState("feed", v, digest, state, reason) for v, digest in known.items()]
-        self.client.report("local", "127.0.0.1:1", "127.0.0.1:2", states)
+        self.client.report(server, *self.addresses[server], states)
+
+    def again(self) -> None:
+        """As in the beginning: only the champion answers."""
+        for one in self.client.experiments(True):
+            self.client.stop_experiment(one["name"], "the test is over")
+        if self.client.alias("feed", "champion")["version"] != 1:
+            self.client.promote("feed", "champion", 1)
+        self.client.put_endpoint("feed", "feed", alias="champion")
+        self.addresses = {"local": ("127.0.0.1:1", "127.0.0.1:2")}
+        self.holds(1, 2, 3)
 
     def policy(self) -> Any:
         return self.client.snapshot()["policy"]
 
 
-@pytest.fixture
-def plane(rml_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
-    """Three versions of `feed`, an endpoint of that name at its champion (1), all of them ready."""
-    monkeypatch.setenv("RML_MLFLOW_ENABLED", "false")
-    server = uvicorn.Server(uvicorn.Config(create_app(), port=0, log_level="warning"))
+def start_plane() -> tuple[str, Callable[[], None]]:
+    """(where it listens, how to end it, at once and with all connections)."""
+    server = uvicorn.Server(uvicorn.Config(create_app(), port=0, log_level="critical", timeout_graceful_shutdown=0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive(), "the control plane did not start"
         time.sleep(0.01)
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    monkeypatch.setenv("RML_CONTROL_URL", url)
-    with RegistryClient(url, HomeSettings().read_token()) as client:
-        made = Plane(client, BlobStore(HomeSettings().store_url))
+
+    def kill() -> None:
+        server.should_exit = True
+        thread.join(10)
+
+    return url, kill
+
+
+@contextmanager
+def standing_plane(home: Path) -> Iterator[Plane]:
+    """Three versions of `feed`, an endpoint of that name at its champion (1), all of them ready."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RML_HOME", str(home))
+        patch.setenv("RML_MLFLOW_ENABLED", "false")
+        url, kill = start_plane()
+        token, store = HomeSettings().read_token(), BlobStore(HomeSettings().store_url)
+    with RegistryClient(url, token) as client:
+        made = Plane(client, store, url, home, kill)
         for mark in ("a", "b", "c"):
             made.register("feed", mark, alias="champion" if mark == "a" else None)
         client.put_endpoint("feed", "feed", alias="champion")
         made.holds(1, 2, 3)
         yield made
-    server.should_exit = True
-    thread.join(10)
+    kill()
+
+
+@pytest.fixture
+def mortal(rml_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
+    """A control plane of the test's own, which may be killed."""
+    with standing_plane(rml_home) as made:
+        monkeypatch.setenv("RML_HOME", str(made.home))
+        monkeypatch.setenv("RML_CONTROL_URL", made.url)
+        yield made
+
+
+@pytest.fixture
+def plane(mortal: Plane) -> Plane:
+    return mortal
+
+
+@pytest.fixture(scope="module")
+def shared_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    """One for all tests of a module: each begins with `again`."""
+    with standing_plane(tmp_path_factory.mktemp("plane")) as made:
+        yield made
 
 
 @dataclass
@@ -144,3 +191,63 @@ def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
     yield state
     server.shutdown()
     server.server_close()
+
+
+@dataclass
+class Upstream:
+    """A model server: what each version answers with (a body, or (status, body), or raises to hang up), and what it was asked."""
+
+    address: str = ""
+    answers: dict[int, Callable[[], Any]] = field(default_factory=dict)
+    asked: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
+    connections: set[Any] = field(default_factory=set)
+
+
+def start_upstream() -> tuple[Upstream, Callable[[], None]]:
+    state = Upstream()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            version = int(self.path.split("/")[5])
+            assert self.path == f"/v2/models/feed.{version}/versions/{version}/infer"
+            state.asked.append((version, {name.lower(): value for name, value in self.headers.items()}, body))
+            state.connections.add(self.client_address)
+            outputs = [{"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [version, 0.5]}]
+            try:
+                said = state.answers[version]() if version in state.answers else {"outputs": outputs}
+            except ConnectionError:
+                self.close_connection = True
+                return
+            status, answer = said if isinstance(said, tuple) else (200, said)
+            payload = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(payload)))
+            self.end_headers()
+            with suppress(BrokenPipeError):  # nobody waits any more
+                self.wfile.write(payload)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    state.address = f"127.0.0.1:{server.server_port}"
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+
+    return state, stop
+
+
+@pytest.fixture
+def upstream(plane: Plane) -> Iterator[Upstream]:
+    """The plane's model server `local`, which has versions 1, 2 and 3 of `feed`."""
+    state, stop = start_upstream()
+    plane.addresses["local"] = (state.address, "127.0.0.1:2")
+    plane.holds(1, 2, 3)
+    yield state
+    stop()
