@@ -5,12 +5,10 @@ The log has no user ids, only four attributes as codes; whoever shares all four 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
-__all__ = ["ITEM", "ITEMS", "SLOT", "USER", "item_table", "pairs", "training_rows", "user_key", "user_table"]
+__all__ = ["ITEM", "ITEMS", "SLOT", "USER", "item_table", "slot_table", "training_rows", "user_key", "user_table"]
 
 ITEMS = 34
 #: The attributes' values that at least two of a hundred impressions have; rarer ones are all zeros.
@@ -51,15 +49,9 @@ def training_rows(log: pd.DataFrame, items: pd.DataFrame) -> np.ndarray:
     for day in log["day"].unique():
         here = (log["day"] == day).to_numpy()
         about[here] = item_table(log[~here], items)[log["item"][here]]
-    return np.column_stack([user_table(log), about, _slots(log["slot"].to_numpy())])
+    return np.column_stack([user_table(log), about, slot_table(log)])
 
 
-def pairs(users: np.ndarray, items: np.ndarray, slots: Any) -> np.ndarray:
-    """[users, items, USER + ITEM + SLOT]: every user with every item."""
-    shape = (len(users), len(items))
-    parts = [users[:, None, :], items[None, :, :], _slots(slots)[:, None, :]]
-    return np.concatenate([np.broadcast_to(part, (*shape, part.shape[-1])) for part in parts], axis=-1)
-
-
-def _slots(slots: Any) -> np.ndarray:
-    return np.column_stack([slots == 2, slots == 3]).astype(float)
+def slot_table(log: pd.DataFrame) -> np.ndarray:
+    """[rows, SLOT]: which of the three places it is; the first is none of these."""
+    return np.column_stack([log["slot"] == 2, log["slot"] == 3]).astype(float)

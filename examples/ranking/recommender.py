@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from evaluation import best, doubly_robust, ips, mean, snips
-from features import ITEM, ITEMS, SLOT, USER, item_table, pairs, training_rows, user_key, user_table
-from scorer import fit, predict, to_onnx
+from features import ITEM, ITEMS, SLOT, USER, item_table, slot_table, training_rows, user_key, user_table
+from scorer import chances, fit, to_onnx
 
 import roblox_ml as rml
 
@@ -69,7 +69,7 @@ def judge(data: rml.Dataset) -> Judged:
         known, asked = log[~unseen], log[unseen]
         about = item_table(known, items)
         model = fit(training_rows(known, items), known["click"])
-        ours[unseen] = predict(model, pairs(user_table(asked), about, asked["slot"].to_numpy()))
+        ours[unseen] = chances(model, user_table(asked), slot_table(asked), about)
         popular[unseen] = about[:, 0]
     found, metrics = [], {}
     for logged, part in log.groupby("policy", observed=True):

@@ -15,9 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from roblox_ml_platform.analysis import off_policy
+from roblox_ml_serving.ranking.spec import FILE, RankingSpec
+from roblox_ml_serving.ranking.stub import FeatureView
+
+import roblox_ml as rml
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "ranking"
-MODULES = ("features", "scorer", "evaluation")
+MODULES = ("features", "scorer", "evaluation", "recommender")
 ROW = st.tuples(st.booleans(), st.floats(0, 30), st.floats(0, 1), st.floats(0, 1))
 
 
@@ -72,11 +76,11 @@ def test_the_served_graph_is_the_model_that_was_judged(example: Any, log: pd.Dat
     rows = example.features.training_rows(part, items)
     model = example.scorer.fit(rows, part["click"])
     graph = onnxruntime.InferenceSession(example.scorer.to_onnx(model).SerializeToString())
-    about = example.features.item_table(part, items)
-    few = part.head(50)
-    asked = example.features.pairs(example.features.user_table(few), about, few["slot"].to_numpy())
-    (scores,) = graph.run(None, {"X": asked.reshape(-1, rows.shape[1]).astype(np.float32)})
-    judged = example.scorer.predict(model, asked)
+    features, few, about = example.features, part.head(50), example.features.item_table(part, items)
+    users, slots = features.user_table(few), features.slot_table(few)
+    judged = example.scorer.chances(model, users, slots, about)
+    every = [np.concatenate([users[u], about[i], slots[u]]) for u in range(len(few)) for i in range(features.ITEMS)]
+    (scores,) = graph.run(None, {"X": np.array(every, np.float32)})
     assert np.abs(scores.reshape(judged.shape) - judged).max() < 1e-6
     assert len({tuple(order) for order in np.argsort(-judged, axis=1)[:, :5]}) > 1  # users do not all see the same
 
@@ -89,12 +93,22 @@ def test_an_impression_s_own_day_is_not_in_its_item_s_rate(
     assert np.array_equal(before, after)
 
 
-def test_pairs_have_the_columns_of_the_training_rows(example: Any, log: pd.DataFrame, items: pd.DataFrame) -> None:
-    day = log[log["day"] == 0].reset_index(drop=True)
-    rows = example.features.training_rows(pd.concat([log[log["day"] > 0], day]), items)[-len(day) :]
-    about = example.features.item_table(log[log["day"] > 0], items)
-    every = example.features.pairs(example.features.user_table(day), about, day["slot"].to_numpy())
-    assert np.array_equal(every[np.arange(len(day)), day["item"]], rows)
+def test_the_steps_fit_each_other(example: Any, log: pd.DataFrame, items: pd.DataFrame) -> None:
+    """Called outside a pipeline, a step is its function."""
+    data = rml.Dataset()
+    log.iloc[::5].reset_index(drop=True).to_parquet(data.path / "log.parquet")
+    items.to_parquet(data.path / "items.parquet")
+    served, ranker, judged = (
+        step(data) for step in (example.recommender.tables, example.recommender.train, example.recommender.judge)
+    )
+    spec = RankingSpec.read((ranker.path / FILE).read_bytes())
+    for view in spec.views:
+        held = FeatureView.read(getattr(served, view.name).path / f"{view.name}.parquet")
+        assert held.unknown(view.features) == []
+    table = judged.table.to_pandas().set_index(["log", "policy"])
+    # A policy judged from its own log is what it earned.
+    assert table.loc[("random", "one of all (uniform)"), "IPS"] == table.loc[("random", "random, as it was"), "IPS"]
+    assert judged.metrics["lift_low"] < judged.metrics["lift"] < judged.metrics["lift_high"]
 
 
 @pytest.mark.needs_shared
