@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import http.client
 import os
 import threading
 import time
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 import roblox_ml as rml
-from roblox_ml._direct import asking, following
+from roblox_ml._direct import following
 from roblox_ml._direct.client import Direct, NeedsDoor, SnapshotTooOld
 from roblox_ml._predict import InputError
 from roblox_ml._rollouts import sending
@@ -409,7 +408,3 @@ def test_over_grpc(plane: Any, upstream: Any, door: Any) -> None:
         with pytest.raises(NotRunning, match="UNAVAILABLE"):
             feed.grpc.predict(ROWS, timeout=5)
         identity_holds(feed)
-
-
-def test_the_challenger_leaves_the_champion_half_of_the_time() -> None:
-    assert asking._CHALLENGERS_PART == 0.5 and issubclass(http.client.IncompleteRead, http.client.HTTPException)
