@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Value", "best", "doubly_robust", "ips", "mean", "snips"]
+__all__ = ["Value", "best", "doubly_robust", "estimates", "ips", "mean", "snips"]
 
 NORMAL = 1.959964  # half of a 95 % interval, in standard errors
 
@@ -42,6 +42,15 @@ def best(scores: Any, k: int) -> Any:
     chance = np.zeros_like(scores)
     np.put_along_axis(chance, order, 1 / k, axis=1)
     return chance
+
+
+def estimates(reward: Any, weight: Any, taken: Any, expected: Any) -> dict[str, Value]:
+    """All three."""
+    return {
+        "IPS": ips(reward, weight),
+        "SNIPS": snips(reward, weight),
+        "DR": doubly_robust(reward, weight, taken, expected),
+    }
 
 
 def mean(terms: Any) -> Value:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from evaluation import best, doubly_robust, ips, mean, snips
+from evaluation import best, estimates, mean
 from features import ITEM, ITEMS, SLOT, USER, item_table, slot_table, training_rows, user_key, user_table
 from scorer import chances, fit, to_onnx
 
@@ -59,10 +59,8 @@ def train(data: rml.Dataset) -> rml.Model:
     )
 
 
-@rml.step(cpu=1, memory="2Gi")
-def judge(data: rml.Dataset) -> Judged:
-    """Each day's impressions are judged by a model of the other days."""
-    log, items = data.to_pandas("log.parquet"), data.to_pandas("items.parquet")
+def unseen_days(log: pd.DataFrame, items: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """[impressions, items]: the chance of a click and the click rate of every item, by the logs of the other days."""
     ours, popular = np.empty((len(log), ITEMS)), np.empty((len(log), ITEMS))
     for day in sorted(log["day"].unique()):
         unseen = (log["day"] == day).to_numpy()
@@ -71,45 +69,44 @@ def judge(data: rml.Dataset) -> Judged:
         model = fit(training_rows(known, items), known["click"])
         ours[unseen] = chances(model, user_table(asked), slot_table(asked), about)
         popular[unseen] = about[:, 0]
-    found, metrics = [], {}
-    for logged, part in log.groupby("policy", observed=True):
-        here, shown = part.index.to_numpy(), part["item"].to_numpy()
+    return ours, popular
+
+
+def log_loss(clicks: pd.Series, chance: np.ndarray) -> float:
+    return float(-np.mean(np.where(clicks == 1, np.log(chance), np.log(1 - chance))))
+
+
+@rml.step(cpu=1, memory="2Gi")
+def judge(data: rml.Dataset) -> Judged:
+    """What the ranker, and what simpler policies, would have earned; each day by what the other days taught."""
+    log, items = data.to_pandas("log.parquet"), data.to_pandas("items.parquet")
+    ours, popular = unseen_days(log, items)
+    everywhere = np.arange(len(log))
+    metrics = {
+        "log_loss": log_loss(log["click"], ours[everywhere, log["item"]]),
+        "log_loss_of_the_mean": log_loss(log["click"], np.full(len(log), log["click"].mean())),
+    }
+    found = []
+    for logged in ("random", "bts"):
+        here = np.flatnonzero(log["policy"] == logged)
+        part, mine = log.iloc[here], ours[here]
+        shown, rows = part["item"].to_numpy(), np.arange(len(part))
         reward, propensity = part["click"].to_numpy(float), part["propensity"].to_numpy(float)
-        earned = mean(reward)
-        found.append(
-            {
-                "log": logged,
-                "policy": f"{logged}, as it was",
-                "clicks": int(reward.sum()),
-                "rows": len(part),
-                "IPS": str(earned),
-            }
-        )
-        policies = {
-            "one of all (uniform)": np.full((len(part), ITEMS), 1 / ITEMS),
-            f"the {SHOWN} most popular": best(popular[here], SHOWN), f"our {SHOWN} best": best(ours[here], SHOWN),
-            f"the {MORE} most popular": best(popular[here], MORE), f"our {MORE} best": best(ours[here], MORE),
-        }  # fmt: skip
-        taken = ours[here, shown]
+        about = {"log": logged, "policy": f"{logged}, as it was", "clicks": int(reward.sum()), "rows": len(part)}
+        found.append(about | {"IPS": str(mean(reward))})
+        policies = {"one of all (uniform)": np.full(mine.shape, 1 / ITEMS)}
+        for k in (SHOWN, MORE):
+            policies |= {f"the {k} most popular": best(popular[here], k), f"our {k} best": best(mine, k)}
         for name, chance in policies.items():
-            weight = chance[np.arange(len(part)), shown] / propensity
-            estimates = {
-                "IPS": ips(reward, weight), "SNIPS": snips(reward, weight),
-                "DR": doubly_robust(reward, weight, taken, (chance * ours[here]).sum(axis=1)),
-            }  # fmt: skip
-            rows = weight.sum() ** 2 / np.square(weight).sum()
-            found.append({
-                "log": logged, "policy": name, "clicks": int(reward[weight > 0].sum()), "rows": round(rows),
-                **{estimator: str(value) for estimator, value in estimates.items()},
-            })  # fmt: skip
+            weight = chance[rows, shown] / propensity
+            values = estimates(reward, weight, mine[rows, shown], (chance * mine).sum(axis=1))
+            worth = round(weight.sum() ** 2 / np.square(weight).sum())
+            about = {"log": logged, "policy": name, "clicks": int(reward[weight > 0].sum()), "rows": worth}
+            found.append(about | {estimator: str(value) for estimator, value in values.items()})
             if logged == "random" and name == f"our {SHOWN} best":
                 # Both on the same impressions: the difference is less uncertain than each alone.
                 lift = mean(weight * reward - reward)
-                metrics = {"lift": 1000 * lift.estimate, "lift_low": 1000 * lift.low, "lift_high": 1000 * lift.high}
-    seen = np.clip(ours[np.arange(len(log)), log["item"]], 1e-9, 1 - 1e-9)
-    click, rate = log["click"], log["click"].mean()
-    metrics["log_loss"] = float(-np.mean(click * np.log(seen) + (1 - click) * np.log(1 - seen)))
-    metrics["log_loss_of_the_mean"] = float(-(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)))
+                metrics |= {"lift": 1000 * lift.estimate, "lift_low": 1000 * lift.low, "lift_high": 1000 * lift.high}
     return Judged(rml.Metrics(**metrics), rml.Dataset.from_pandas(pd.DataFrame(found).fillna("")))
 
 

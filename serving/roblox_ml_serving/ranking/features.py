@@ -111,7 +111,7 @@ class Features:
         kept = [row for row in rows if row is not None]
         if kept:
             fetched = np.frombuffer(b"".join(kept), row_type(len(view.features)))["fetched"]
-            fresh = (fetched + view.ttl_s > now) & (fetched <= now)
+            fresh = fetched + view.ttl_s > now
             if not fresh.all():
                 place = iter(fresh.tolist())
                 rows = [row if row is not None and next(place) else None for row in rows]

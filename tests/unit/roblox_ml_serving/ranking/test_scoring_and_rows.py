@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,15 @@ def test_a_file_that_cannot_be_used_says_why(change: dict[str, Any], said: str) 
         world.spec(**change)
     with pytest.raises(SpecInvalid):
         RankingSpec.read(b"{")
+
+
+def test_the_page_s_example_is_read() -> None:
+    page = Path(__file__).resolve().parents[4] / "docs" / "formats" / "ranking-model.md"
+    (example,) = re.findall(r"```json\n(.*?)```", page.read_text("utf-8"), re.S)
+    spec = RankingSpec.read(example.encode())
+    assert spec.names == json.loads(example)["columns"] and spec.views[1].max_age_s == 7200
+    fields = {"schema", "candidates", "k", "features_share", "views", "context", "columns", "model"}
+    assert set(json.loads(example)) == fields
 
 
 def test_what_clients_see() -> None:
