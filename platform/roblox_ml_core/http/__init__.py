@@ -1,4 +1,4 @@
-"""HTTP for hot paths: a pooled asyncio client over httptools, and the glue a raw ASGI callable needs.
+"""HTTP for hot paths: a pooled asyncio client and a server, both over httptools.
 
 Frameworks and general clients cost more per request than the work behind them: on one core, httpx spends about two
 milliseconds where this client spends tens of microseconds. What is not hot uses httpx.

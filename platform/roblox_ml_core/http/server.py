@@ -2,7 +2,7 @@
 
 Half the cost of a request under a general server is what stands between its parser and the application (a dictionary per request,
 a coroutine per message, two writes per answer). docs/design/door.md has the measurement. For TLS and HTTP/2 the same application runs
-under any ASGI server: `as_asgi`.
+under any ASGI server: `asgi.as_asgi`.
 """
 
 from __future__ import annotations
