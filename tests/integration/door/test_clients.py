@@ -153,3 +153,24 @@ def test_the_sdk(world, known, sdk, capsys) -> None:
     status = endpoint.status()
     assert (status["model"], status["version"], status["serving"]) == ("text", 2, 2)
     assert "text" in endpoint._repr_html_()
+
+
+def test_the_client_without_the_door(world, known, sdk) -> None:
+    import roblox_ml as rml
+
+    with rml.direct("matmul") as matmul, rml.direct("text") as text:
+        for side in (matmul, matmul.grpc):
+            np.testing.assert_allclose(side.predict(ROWS, unit="u1").outputs["Y"], PRODUCT, atol=1e-6)
+        for side in (text, text.grpc):
+            answer = side.predict(TEXTS)
+            agree((answer.labels, np.array(answer.scores)), known)
+            assert answer.version == 2
+        body = json.dumps({"inputs": [{"name": "X", "shape": [2, 4], "datatype": "FP32", "data": ROWS.tolist()}]})
+        assert json.loads(matmul.infer(body.encode()).body)["outputs"][0]["data"] == PRODUCT.ravel().tolist()
+        request = grpc_client.service_pb2.ModelInferRequest()
+        request.inputs.add(name="X", datatype="FP32", shape=[1, 2])
+        with pytest.raises(rml.errors.RemoteError, match="INVALID_ARGUMENT"):
+            matmul.grpc.infer(request)
+        wrong = matmul.infer(body.replace('"X"', '"Z"').encode())
+        assert wrong.status == 400 and wrong.version == 1
+        assert matmul.stats()["servers"].keys() == text.stats()["servers"].keys()

@@ -23,7 +23,7 @@ from roblox_ml_core.storage import BlobStore
 from roblox_ml_platform.app import create_app
 
 SIGNATURE = {
-    "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}],
+    "inputs": [{"name": "X", "datatype": "FP32", "shape": [-1, 2]}],
     "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}],
 }
 

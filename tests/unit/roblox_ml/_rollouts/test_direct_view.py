@@ -96,7 +96,8 @@ contexts = st.dictionaries(
     st.sampled_from(["place", "age", "country", "user_id", "inference_id"]),
     st.text(max_size=5) | st.integers() | st.booleans() | st.none(),
 )
-holdings = st.dictionaries(st.integers(1, 5), st.sampled_from([*DIGESTS.values()]), max_size=5) | st.just(DIGESTS)
+right = st.sets(st.integers(1, 5)).map(lambda held: {version: DIGESTS[version] for version in held})
+holdings = right | st.dictionaries(st.integers(1, 5), st.sampled_from([*DIGESTS.values()]), max_size=5)
 documents = st.builds(
     document,
     champion=st.integers(1, 3),

@@ -20,7 +20,7 @@ GUIDE = Path(__file__).resolve().parents[4] / "docs" / "guides" / "rollouts.md"
 
 
 def test_every_python_block_of_the_guide_runs(
-    plane: Any, door: Any, rml_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plane: Any, upstream: Any, door: Any, rml_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for mark in "defghi":
         plane.register("feed", mark)
@@ -43,6 +43,7 @@ def test_every_python_block_of_the_guide_runs(
         exec(compile(code, f"the guide's block {number}", "exec"), scope)
 
     assert scope["prediction"].inference_id == "id-1" and door.asked_by == ["user-17", "user-17"]
+    assert scope["answer"].version == 9 and [version for version, _, _ in upstream.asked] == [9]
     assert [row[4] for row in door.rows["/v1/track"]] == ["click", "revenue", "play", "play"]
     assert (tmp_path / "new-ranker.html").stat().st_size > 2000
     assert not scope["experiment"].running and plane.client.endpoint("feed")["version"] == 9
