@@ -13,6 +13,8 @@ from ..changes import poll
 from ..context import Actor, Context, Plane, Who
 from ..database import counter
 from ..identity import access
+from ..identity.door_keys import door_keys
+from ..identity.policy import declare
 from ..rollout import canaries, rollbacks, shadows
 from ..rollout.experiments import list_experiments
 from ..rollout.state import misfits
@@ -21,6 +23,7 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["serving"])
 _Role = Literal["general", "challenger"]
+declare("GET", "/v1/door/keys", "serve", "platform")
 _After = Annotated[int | None, Query(ge=0, le=2**62)]
 
 
@@ -101,6 +104,21 @@ def put_status(server: Name, body: StatusBody, plane: Plane) -> dict[str, Any]:
     with plane.database.write() as connection:
         states = [{**state.model_dump(), "reason": state.reason or ""} for state in body.models]
         return serving.report(connection, server, body.http, body.grpc, states)
+
+
+@router.get("/door/keys")
+async def get_door_keys(plane: Plane, after: _After = None, wait: Wait = 0.0) -> dict[str, Any]:
+    """Hashes of service tokens and which models each may ask; with `after` (a version), waits like the snapshot."""
+
+    def version() -> int:
+        return int(read()["version"])
+
+    def read() -> dict[str, Any]:
+        with plane.database.read() as connection:
+            return door_keys(connection)
+
+    await poll(plane.changes, version, after, min(wait, plane.settings.max_wait_s))
+    return await asyncio.to_thread(read)
 
 
 def _look(plane: Context, name: str) -> int:

@@ -113,7 +113,13 @@ class Authentication:
             return Key("local", operator=True)
         found = self.keys.get(sha256(raw).hexdigest())
         if found is None:
+            if token.count(".") == 2:
+                raise Refused(
+                    Reason.UNAUTHENTICATED,
+                    "a log-in's signed token is not taken here: doors answer programs, without asking an issuer for each; "
+                    "make a service token with it: rml tokens create NAME --role infer --scope model:NAME",
+                )
             raise Refused(
-                Reason.UNAUTHENTICATED, f"the token is not known here (mistyped, revoked, or a minute old?); {_HOW}"
+                Reason.UNAUTHENTICATED, f"the token is not known here (mistyped, expired, or revoked?); {_HOW}"
             )
         return found

@@ -26,6 +26,7 @@ from .authentication import Authentication
 from .follower import Follower
 from .grpc_door import GrpcDoor
 from .keeping import keeper
+from .keys import KeyFeed
 from .reporting import Reporter, door_name
 from .rest import RestDoor
 from .service import Door
@@ -70,10 +71,13 @@ async def serve(
     follower = Follower(door, control=control, home=home, prepared=prepared)
     follower.start_from_disk()
     following = asyncio.create_task(follower.run())
-    reporter = Reporter(door.metrics, door_name(int(listening.getsockname()[1])), control, home)
-    reporting = asyncio.create_task(reporter.run())
     loopback = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
     door.auth = Authentication(home.read_token(), anonymous=loopback and not settings.require_token)
+    keys = KeyFeed(door.auth, control=control, home=home)
+    keys.start_from_disk()
+    following_keys = asyncio.create_task(keys.run())
+    reporter = Reporter(door.metrics, door_name(int(listening.getsockname()[1])), control, home)
+    reporting = asyncio.create_task(reporter.run())
     web = Server(RestDoor(door), Limits(body_bytes=settings.max_body_bytes, body_s=settings.deadline_s))
     await grpc_server.start()
     await web.start(listening)
@@ -84,12 +88,13 @@ async def serve(
     stopping = asyncio.create_task(stop.wait())
     ended, _ = await asyncio.wait({stopping, following}, return_when=asyncio.FIRST_COMPLETED)
     following.cancel()
+    following_keys.cancel()
     reporting.cancel()
     stopping.cancel()
     await asyncio.gather(grpc_server.stop(_DRAIN_S), web.stop(_DRAIN_S), return_exceptions=True)
-    await asyncio.gather(following, reporting, stopping, return_exceptions=True)
+    await asyncio.gather(following, following_keys, reporting, stopping, return_exceptions=True)
     await door.recorder.close()
-    await asyncio.gather(follower.close(), reporter.close(), prepared.close(), door.fleet.close())
+    await asyncio.gather(follower.close(), keys.close(), reporter.close(), prepared.close(), door.fleet.close())
     for task in ended:
         task.result()  # a follower or server that ended by itself did so with an error: let it be seen
 

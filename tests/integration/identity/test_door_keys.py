@@ -1,0 +1,89 @@
+"""A token's life at the door: made, asked with, limited, revoked; and no control plane needed for any of its uses."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from tritonclient.grpc import service_pb2 as v2
+
+_SOURCE = Path(__file__).resolve().parents[1] / "guarding" / "test_canary_goes_back.py"
+_SPEC = importlib.util.spec_from_file_location("guarding_world", _SOURCE)
+assert _SPEC is not None and _SPEC.loader is not None
+guarding = importlib.util.module_from_spec(_SPEC)
+sys.modules[_SPEC.name] = guarding
+_SPEC.loader.exec_module(guarding)
+
+
+@pytest.fixture
+def world(rml_home: Path, free_port: Callable[[], int]) -> Iterator[Any]:
+    found = guarding.World(rml_home, free_port)
+    yield found
+    found.close()
+
+
+def ask_grpc(address: str, token: str) -> str:
+    with grpc.insecure_channel(address) as channel:
+        infer = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            v2.ModelInferRequest.SerializeToString,
+            v2.ModelInferResponse.FromString,
+        )
+        with pytest.raises(grpc.RpcError) as refused:
+            infer(v2.ModelInferRequest(model_name="feed"), metadata=[("authorization", f"Bearer {token}")], timeout=10)
+        return str(refused.value.code().name)
+
+
+def test_a_token_asks_what_it_may_until_it_is_revoked_with_or_without_a_control_plane(
+    world: Any, rml_home: Path
+) -> None:
+    control = httpx.Client(
+        base_url=world.environment["RML_CONTROL_URL"],
+        headers={"authorization": f"Bearer {(rml_home / 'token').read_text().strip()}"},
+    )
+
+    def make(name: str, scope: str) -> dict[str, Any]:
+        return (
+            control.post("/v1/tokens", json={"name": name, "role": "infer", "scope": scope}).raise_for_status().json()
+        )
+
+    def ask(token: str) -> httpx.Response:
+        url = f"{world.door}/v2/models/feed/infer"
+        return httpx.post(url, content=guarding.BODY, headers={"authorization": f"Bearer {token}"})
+
+    game, other, short = make("game", "model:feed"), make("other", "model:elsewhere"), make("short", "*")
+    guarding.eventually("the door knows the tokens", lambda: ask(short["token"]).status_code == 200)
+    assert ask(game["token"]).status_code == 200
+    refused = ask(other["token"])
+    assert refused.status_code == 403 and "rml grants give" in refused.json()["error"]
+    unknown = ask(game["token"][:-1] + "x")
+    assert (unknown.status_code, unknown.headers["www-authenticate"]) == (401, "Bearer")
+    assert httpx.get(f"{world.door}/metrics", headers={"authorization": f"Bearer {game['token']}"}).status_code == 403
+
+    log = (rml_home / "roblox_ml_serving.door.log").read_text()
+    address = next(line for line in log.splitlines() if line.startswith("door: ")).rpartition("gRPC ")[2]
+    # Proved, it gets as far as a model server that speaks no gRPC.
+    wanted = {"rml_nobody": "UNAUTHENTICATED", other["token"]: "PERMISSION_DENIED", game["token"]: "UNAVAILABLE"}
+    assert {token: ask_grpc(address, token) for token in wanted} == wanted
+
+    control.delete(f"/v1/tokens/{short['id']}").raise_for_status()
+    guarding.eventually("the door hears of the revocation", lambda: ask(short["token"]).status_code == 401)
+
+    plane, door = world.processes
+    plane.send_signal(signal.SIGKILL)
+    plane.wait()
+    door.terminate()
+    door.wait(30)
+    world.processes[:] = [world._start("roblox_ml_serving.door", rml_home)]
+    guarding.eventually("a new door without a control plane", lambda: ask(game["token"]).status_code == 200)
+    assert [ask(one["token"]).status_code for one in (other, short)] == [403, 401]
+    stored = (rml_home / "serving" / "keys.json").read_text()
+    assert not any(one["token"] in stored for one in (game, other, short))
+    control.close()
