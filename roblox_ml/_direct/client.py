@@ -125,6 +125,9 @@ class Direct:
             As `predict`, except what the model says.
         """
         forwarded = {name.lower(): value for name, value in (headers or {}).items() if name.lower() in _FORWARDED}
+        for name, value in forwarded.items():
+            if not value.isascii() or not value.isprintable():
+                raise InputError(f"header {name} is {value[:80]!r}", fix="printable ASCII, on one line")
         forwarded.setdefault("content-type", "application/json")
         reached = self._call(self._post(forwarded, bytes(body)), self._facts(unit, context), timeout)
         reply: Reply = reached.payload

@@ -103,6 +103,8 @@ def test_what_cannot_be_asked_is_refused_in_words(plane: Any, upstream: Any, doo
     for wrong in ({"unit": "a\nb"}, {"context": {"x": "y" * 5000}}, {"context": {"x": float("nan")}}):
         with pytest.raises(InputError):
             feed.predict(ROWS, **wrong)
+    with pytest.raises(InputError, match="traceparent"):
+        feed.infer(b"{}", {"traceparent": "0\r\nx-rml-unit: spy"})
     with pytest.raises(InputError, match="unknown 'z'"):
         feed.predict({"z": [[1.0]]})
     assert upstream.asked == []

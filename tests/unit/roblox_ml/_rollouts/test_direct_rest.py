@@ -93,9 +93,30 @@ def test_one_that_says_it_ends_is_not_kept(server: Any) -> None:
     assert post(connections).body == b"to the end" and not connections._idle
 
 
+def test_what_comes_behind_an_answer_reaches_nobody(server: Any) -> None:
+    def talk(connection: socket.socket, number: int) -> None:
+        while heard(connection):
+            connection.sendall(OK % number + b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nforeign")
+
+    connections = server(talk)
+    assert [post(connections).headers["x-which"] for _ in range(2)] == ["0", "1"]
+
+
+def test_a_large_body_goes_and_comes_whole(server: Any) -> None:
+    def talk(connection: socket.socket, number: int) -> None:
+        size, said = 3_000_000, b""
+        while not said.endswith(b"z" * 10) or len(said) < size:
+            said += connection.recv(1 << 20)
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + said[-size:])
+
+    sent = b"y" * 2_999_990 + b"z" * 10
+    assert server(talk).post("/v2/x", {}, sent, time.monotonic() + 20).body == sent
+
+
 def test_chunks_are_put_together(server: Any) -> None:
     def talk(connection: socket.socket, number: int) -> None:
         while heard(connection):
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             connection.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
 
     connections = server(talk)
@@ -103,8 +124,16 @@ def test_chunks_are_put_together(server: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000]
-)  # fmt: skip
+    "said",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nshort",
+        b"SSH-2.0-x\r\n",
+        b"HTTP/1.1 200 OK\r\nx: y",
+        b"HTTP/1.1 101 Go\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+    ],
+)
 def test_what_is_no_answer_is_lost(server: Any, said: bytes) -> None:
     def talk(connection: socket.socket, number: int) -> None:
         heard(connection)
