@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import _siblings
-from .._addresses import control, door_url, translated
+from .._addresses import control, door_url
 from ..errors import NotFound, NotRunning, RemoteError
 from .sending import post_batch
-from .wishes import WishError
+from .wishes import WishError, as_contexts, as_units
 
 __all__ = ["decide"]
 
@@ -20,7 +20,7 @@ _BATCH = 2_000
 def decide(
     endpoint: str,
     units: Iterable[Any],
-    context: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    context: Any = None,
     *,
     snapshot: Mapping[str, Any] | None = None,
     log: bool = False,
@@ -29,7 +29,7 @@ def decide(
 
     Args:
         units: unit ids, such as a column of user ids.
-        context: one for all, or one per unit, for targeting and other units.
+        context: one for all, or one per unit (a list or a frame), for targeting and other units.
         snapshot: a policy snapshot kept from before; left out, the current one. Its digest is in the frame's
             `attrs["policy_digest"]`: a job that is run again with it decides the same.
         log: tell the door that these units see their arms, so that reports count them. Only where the job then acts on it; how many
@@ -37,7 +37,7 @@ def decide(
 
     Raises:
         NotFound: the snapshot has no such endpoint.
-        WishError: there are not as many contexts as units.
+        WishError: a row has no unit, there are not as many contexts as units, or the snapshot is none.
         NotRunning, RemoteError: exposures could not be logged.
     """
     import pandas as pd
@@ -46,15 +46,17 @@ def decide(
     if snapshot is None:
         with control() as plane:
             snapshot = plane.snapshot()
-    with translated():
+    try:
         policy = rules.read_policy(snapshot["policy"])
+    except (rules.PolicyInvalid, KeyError, TypeError) as error:
+        raise WishError(
+            f"the snapshot cannot be read: {error!r}", fix="give what GET /v1/snapshot answered, whole; or leave it out"
+        ) from None
     rows: Any = units
     index = rows.index if hasattr(rows, "iloc") else None  # a list has an index too: a method
-    listed = [str(unit) for unit in units]
-    if context is not None and not isinstance(context, Mapping):
-        context = list(context)
+    listed, contexts = as_units(units), as_contexts(context)
     try:
-        columns = rules.decide_frame(policy, endpoint, listed, context)
+        columns = rules.decide_frame(policy, endpoint, listed, contexts)
     except rules.UnknownEndpoint:
         known = ", ".join(sorted(policy.endpoints)) or "none yet"
         raise NotFound(f"there is no endpoint {endpoint!r}", fix=f"endpoints: {known}", status=404) from None
@@ -63,7 +65,7 @@ def decide(
     frame = pd.DataFrame(columns, index=index)
     frame.attrs.update(endpoint=endpoint, policy_digest=policy.digest)
     if log:
-        frame.attrs["exposures"] = _log(rules, policy, endpoint, listed, context)
+        frame.attrs["exposures"] = _log(rules, policy, endpoint, listed, contexts)
     return frame
 
 

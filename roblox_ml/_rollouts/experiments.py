@@ -7,12 +7,14 @@ exp.stop(winner="new")  # the champion moves in the same act
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from .._addresses import control
 from .reports import Report
+from .showing import day_of
 from .waiting import wait_for
 from .wishes import SCALE, Metric, WishError, in_parts, read_metric, shown_share
 
@@ -59,10 +61,17 @@ class Experiment:
         """Take more units. Who is in stays in, in the same arm.
 
         Raises:
+            WishError: that would be fewer: units that leave have been measured for nothing.
             Conflict: the layer has no room, or somebody changed the experiment meanwhile.
         """
         with control() as plane:
             known = plane.experiment(self.name)
+            if in_parts(share) < known["share"]:
+                raise WishError(
+                    f"{shown_share(in_parts(share))} is less than the {shown_share(known['share'])} that experiment {self.name!r} has",
+                    why="units that leave have been measured for nothing",
+                    fix="exp.stop(reason=…) and begin it again, or say rml.experiment(…) as before with the smaller share",
+                )
             self._known = plane.put_experiment(
                 self.name, {**_body(known), "share": in_parts(share), "expect": known["revision"]}
             )
@@ -91,7 +100,10 @@ class Experiment:
     def _repr_html_(self) -> str:
         known = self._known
         rows = [("endpoint", self.endpoint), ("layer", known["layer"]), ("share", shown_share(known["share"]))]
-        rows += [("state", "running" if self.running else f"ended: {known['reason']}"), ("since", known["started_at"])]
+        rows += [
+            ("state", "running" if self.running else f"ended: {known['reason']}"),
+            ("since", day_of(known["started_at"])),
+        ]
         rows += [
             (f"arm {arm['name']}", f"{arm['ref'] or 'same model'}, {shown_share(arm['weight'])} {arm['params'] or ''}")
             for arm in known["arms"]
@@ -195,6 +207,8 @@ def _arms(name: str, arms: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         given = dict(wish) if isinstance(wish, Mapping) else {"ref": wish}
         if unknown := sorted(set(given) - {"ref", "weight", "params"}):
             raise WishError(f"arm {name_of_arm!r} has {', '.join(unknown)}", fix="an arm has ref, weight and params")
+        if not isinstance(given.get("params") or {}, Mapping):
+            raise WishError(f"arm {name_of_arm!r} has the params {given['params']!r}", fix='"params": {"k": 20}')
         made[name_of_arm] = {
             "ref": given.get("ref"),
             "params": dict(given.get("params") or {}),
@@ -205,9 +219,10 @@ def _arms(name: str, arms: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         raise WishError(
             f"experiment {name!r}: some arms have a weight and some have none", fix="give all of them, or none"
         )
-    weights = [float(arm["weight"]) for arm in made.values()] if given_weights else [1.0] * len(made)
-    total = sum(weights)
-    if not total > 0 or min(weights) < 0:
+    weights = [arm["weight"] if given_weights else 1 for arm in made.values()]
+    numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in weights)
+    total = sum(weights) if numbers else 0
+    if not 0 < total < math.inf or min(weights) < 0:
         raise WishError(
             f"experiment {name!r}: the weights {weights} cannot be shared out", fix="positive numbers, such as 9 and 1"
         )

@@ -11,7 +11,7 @@ from typing import Any
 from .._cards.page import framed, page
 from .._cards.text import escaped, number
 
-__all__ = ["Document", "boxed", "day", "milliseconds", "quantity", "section", "share", "span", "table"]
+__all__ = ["Document", "boxed", "day", "day_of", "milliseconds", "quantity", "section", "share", "span", "table"]
 
 
 class Document:
@@ -96,3 +96,9 @@ def milliseconds(micros: float) -> str:
 
 def day(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def day_of(text: str) -> str:
+    """A time of the control plane's, as people read it."""
+    when = datetime.fromisoformat(text)
+    return day((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())

@@ -62,16 +62,25 @@ def track_many(rows: Any) -> int:
     listed: Iterable[Mapping[str, Any]] = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
     lines = []
     for number, row in enumerate(listed):
-        given = {str(key): value for key, value in row.items() if value is not None and value == value}
+        given = {str(key): value for key, value in row.items() if not _missing(value)}
+        if unknown := sorted(set(given) - set(_EMPTY)):
+            raise WishError(f"row {number} has {', '.join(unknown)}", fix=f"a row has {', '.join(_EMPTY)}")
         try:
             lines.append(_line(**{**_EMPTY, **given}))
         except WishError as wrong:
             raise WishError(f"row {number}: {wrong.message}", fix=wrong.fix) from None
-        except TypeError:
-            unknown = ", ".join(sorted(set(given) - set(_EMPTY)))
-            raise WishError(f"row {number} has {unknown}", fix=f"a row has {', '.join(_EMPTY)}") from None
     tracker = _tracker()
     return sum(map(tracker.offer, lines))
+
+
+def _missing(value: Any) -> bool:
+    """None, NaN, NaT, pandas' NA: a frame's ways to have nothing in a cell."""
+    if value is None:
+        return True
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError):  # NA says neither yes nor no; a list of values is one
+        return type(value).__name__ == "NAType"
 
 
 def track_flush() -> dict[str, int]:

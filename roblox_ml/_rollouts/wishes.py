@@ -9,8 +9,8 @@ Shares are fractions here (0.05 is five percent) and 10,000ths on the wire, whic
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import RmlSdkError
@@ -20,7 +20,9 @@ __all__ = [
     "Log",
     "Metric",
     "WishError",
+    "as_contexts",
     "as_unit",
+    "as_units",
     "canary",
     "guardrail",
     "in_parts",
@@ -55,8 +57,57 @@ def in_parts(share: float, what: str = "share") -> int:
 
 def as_unit(unit: Any) -> Any:
     """A unit's id as it travels: whole numbers are ids too, as texts."""
-    plain = unit.item() if hasattr(unit, "item") else unit
+    plain = _plain(unit)
     return str(plain) if isinstance(plain, int) and not isinstance(plain, bool) else plain
+
+
+def as_units(units: Iterable[Any]) -> list[str]:
+    """The ids of a frame's column, as the door would have them from each request.
+
+    Raises:
+        WishError: a row has none, or one that no request could carry. `17.0` is refused too: it is what a column of whole numbers with
+            gaps in it turns `17` into, and it would be another unit.
+    """
+    found = []
+    for row, unit in enumerate(units):
+        text = as_unit(unit)
+        if not isinstance(text, str) or not text.isprintable() or not 0 < len(text) <= 256 or text != text.strip():
+            floats = isinstance(text, float)
+            raise WishError(
+                f"row {row}: the unit is {unit!r}",
+                why="a unit is an id of at most 256 printable characters, or a whole number",
+                fix='drop rows without one, then frame["user_id"].astype("int64")'
+                if floats
+                else "drop such rows, or str(…) them",
+            )
+        found.append(text)
+    return found
+
+
+def as_contexts(contexts: Any) -> Mapping[str, Any] | list[Mapping[str, Any]] | None:
+    """One context for all, or one for each row, of plain values: targeting knows no numpy.
+
+    Raises:
+        WishError: it is neither.
+    """
+    if contexts is None:
+        return None
+    if isinstance(contexts, Mapping):
+        return {str(name): _plain(value) for name, value in contexts.items()}
+    listed = list(contexts.to_dict("records") if hasattr(contexts, "to_dict") else contexts)
+    for row, one in enumerate(listed):
+        if not isinstance(one, Mapping):
+            raise WishError(
+                f"row {row}: the context is {one!r}",
+                why="a context is a mapping of attributes",
+                fix='context={"country": "DE"} for all, or a list or frame with one for each unit',
+            )
+    return [{str(name): _plain(value) for name, value in one.items()} for one in listed]
+
+
+def _plain(value: Any) -> Any:
+    """A numpy scalar as Python's own."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
 
 
 def shown_share(parts: int) -> str:
@@ -150,7 +201,7 @@ def metric(
         WishError: kind, direction or ratio cannot be meant.
     """
     if ratio is not None:
-        if kind not in (None, "ratio") or len(ratio) != 2:
+        if kind not in (None, "ratio") or isinstance(ratio, str) or len(ratio) != 2:
             raise WishError(
                 f"metric {name!r}: a ratio is of two events", fix='rml.metric("ctr", ratio=("click", "view"))'
             )
@@ -166,11 +217,10 @@ def guardrail(name: str, *, margin: float = 0.0, direction: str = "down", **more
 
     `direction` is what is good, as in `rml.metric`: "down" for crashes and latency. The rest is as in `rml.metric`.
     """
-    if not margin >= 0:
+    if not isinstance(margin, int | float) or not 0 <= margin < math.inf:
         raise WishError(f"guardrail {name!r} has the margin {margin!r}", fix="0.01 allows one percent, 0 none")
     made = metric(name, direction=direction, **more)
-    fields = {field: getattr(made, field) for field in Metric.__slots__}
-    return Metric(**{**fields, "margin": float(margin)})
+    return replace(made, margin=float(margin))
 
 
 def read_metric(wish: Metric | str | Mapping[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,10 @@ def test_an_experiment_begins_grows_and_is_won(plane: Any) -> None:
     after = plane.policy()["experiments"]["new-ranker"]["ranges"]
     held = [{bucket for low, high in ranges for bucket in range(low, high)} for ranges in (before, after)]
     assert len(held[0]) == 1000 and len(held[1]) == 5000 and held[0] <= held[1]
+    with pytest.raises(WishError, match=r"10 % is less than the 50 %"):
+        exp.grow(0.1)
     assert [one.name for one in rml.experiments(running=True)] == ["new-ranker"]
+    assert re.search(r"<td>20\d\d-\d\d-\d\d \d\d:\d\d UTC</td>", exp._repr_html_())
     exp.stop(winner="new")
     assert not exp.running and "new won" in repr(exp) and rml.experiments(running=True) == []
     assert plane.client.endpoint("feed")["version"] == 2
@@ -60,6 +63,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"arms": {"a": {"ref": "feed/1", "wieght": 3}, "b": "feed/2"}}, "wieght"),
     ({"arms": {"a": {"ref": "feed/1", "weight": 3}, "b": "feed/2"}}, "some have none"),
     ({"arms": {"a": {"ref": "feed/1", "weight": 0}, "b": {"ref": "feed/2", "weight": 0}}}, "cannot be shared"),
+    ({"arms": {"a": {"ref": "feed/1", "weight": "3"}, "b": {"ref": "feed/2", "weight": 3}}}, "cannot be shared"),
+    (
+        {"arms": {"a": {"ref": "feed/1", "weight": float("inf")}, "b": {"ref": "feed/2", "weight": 3}}},
+        "cannot be shared",
+    ),
+    ({"arms": {"a": {"ref": "feed/1", "params": ["k"]}, "b": "feed/2"}}, "params"),
     ({"arms": {"a": None, "b": {"params": {"k": 2}}}}, "whose requests"),
     ({"share": 0}, "above 0 and at most 1"),
     ({"share": 5}, "0.05 is five percent"),
@@ -188,6 +197,34 @@ def test_a_batch_job_decides_by_the_same_policy_and_says_so(plane: Any, door: An
         rml.decide("fed", users)
     with pytest.raises(WishError, match="1000 units and 2 contexts"):
         rml.decide("feed", users, [{}, {}])
+
+
+UNITS: list[Any] = [17.0, None, "", " u", "a\nb", "u" * 257, True, b"u"]
+
+
+def test_a_batch_job_s_rows_are_those_of_requests_or_refused(plane: Any) -> None:
+    import numpy as np
+    import pandas as pd
+
+    rml.experiment("new-ranker", ARMS, targeting={"age": {"gte": 13}}, **QUIET)
+    for unit in UNITS:
+        with pytest.raises(WishError, match="row 1: the unit is"):
+            rml.decide("feed", ["u", unit])
+    with pytest.raises(WishError, match="int64"):
+        rml.decide("feed", pd.Series([17, None]))
+    users = pd.Series([17, 18, None], dtype="Int64").dropna()
+    contexts = pd.DataFrame({"age": np.array([12, 40])})
+    frame = rml.decide("feed", users, contexts)
+    assert list(frame["unit"]) == ["17", "18"] and list(frame["arm.new-ranker"].isna()) == [True, False]
+    same = rml.decide("feed", ["17", "18"], [{"age": np.int64(12)}, {"age": np.float64(40)}])
+    assert same["version"].tolist() == frame["version"].tolist()
+    assert rml.decide("feed", ["18"], {"age": np.int64(40)})["version"].tolist() == frame["version"].tolist()[1:]
+    for wrong, said in (([{}, {}, {}], "2 units and 3 contexts"), ([{}, "DE"], "row 1: the context")):
+        with pytest.raises(WishError, match=said):
+            rml.decide("feed", users, wrong)
+    for snapshot in ({}, {"policy": 3}, [], {"policy": {"endpoints": 3}}):
+        with pytest.raises(WishError, match="snapshot cannot be read"):
+            rml.decide("feed", users, snapshot=snapshot)  # type: ignore[arg-type]
 
 
 def test_the_planted_lift_is_in_the_report(plane: Any, rml_home: Any) -> None:

@@ -72,11 +72,15 @@ def test_a_frame_is_tracked_whole_or_not_at_all(door: Any) -> None:
     assert [(row[UNIT], row[EVENT], row[VALUE], row[6]) for row in door.rows[EVENTS]] == [
         ("1", "a", 1.5, "i1"), ("2", "b", 2.0, ""),
     ]  # fmt: skip
+    holes = pd.DataFrame(
+        {"event": ["a"], "unit": pd.array([7], dtype="Int64"), "value": pd.array([None], dtype="Int64"), "at": [pd.NaT]}
+    )
+    assert rml.track_many(holes) == 1 and rml.track_flush()["offered"] == 3
     with pytest.raises(WishError, match="row 1"):
         rml.track_many([{"event": "a", "unit": "u"}, {"event": "a", "unit": "u", "value": math.inf}])
     with pytest.raises(WishError, match="row 0 has user"):
         rml.track_many([{"event": "a", "user": "u"}])
-    assert rml.track_flush()["offered"] == 2
+    assert rml.track_flush()["offered"] == 3
 
 
 def test_a_door_that_comes_back_gets_everything_once(door: Any) -> None:
