@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -66,3 +67,19 @@ def test_who_asks_is_carried_whole_or_refused(plane: Any, door: Any) -> None:
     with pytest.raises(InputError, match="not JSON"):
         endpoint.predict({"X": [[1.0, 2.0]]}, context={"age": float("nan")})
     assert len(door.asked_by) == 3
+
+
+def test_a_forked_process_asks_the_door_over_its_own_connections(plane: Any, door: Any) -> None:
+    door.models["feed"] = lambda: 1
+    endpoint = rml.endpoint("feed")
+    endpoint.predict({"X": [[1.0, 2.0]]})
+    before = endpoint._http
+    child = os.fork()
+    if not child:  # pragma: no cover - another process
+        code = 1
+        try:
+            code = 0 if endpoint.predict({"X": [[1.0, 2.0]]}).version == 1 and endpoint._http is not before else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert endpoint.predict({"X": [[1.0, 2.0]]}).version == 1 and endpoint._http is before

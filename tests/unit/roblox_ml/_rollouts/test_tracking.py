@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
 import os
@@ -9,9 +10,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import roblox_ml as rml
 from roblox_ml._rollouts import sending, tracking
@@ -162,3 +166,54 @@ def test_what_ends_sends_or_counts_what_waits(door: Any) -> None:
     unheard = sending.Sender(lambda: "http://127.0.0.1:9")
     unheard.offer(line)
     assert unheard.close(0.2) == {"offered": 1, "sent": 0, "dropped": 1, "waiting": 0}
+
+
+class Answers:
+    """A door in this process: a status each, None for nobody there; what was taken, in order."""
+
+    def __init__(self) -> None:
+        self.next: list[int | None] = []
+        self.taken: list[int] = []
+        self.lost: list[int] = []
+
+    def post(self, url: str, *, content: bytes, headers: Any, timeout: float) -> httpx.Response:
+        status = self.next.pop(0) if self.next else 202
+        if status is None:
+            raise httpx.ConnectError("nobody there")
+        rows = json.loads(content)["events"]
+        if status == 202:
+            self.taken += rows
+        elif status < 500 and status != 429:
+            self.lost += rows
+        return httpx.Response(status, json={"accepted": len(rows)})
+
+
+@given(
+    most=st.integers(1, 8),
+    steps=st.lists(
+        st.tuples(st.integers(0, 6), st.lists(st.sampled_from([202, 403, 429, 503, None]), max_size=5)), max_size=8
+    ),
+)
+def test_whatever_the_door_answers_the_counts_add_up_and_nothing_comes_twice(most: int, steps: list[Any]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sending.time, "sleep", lambda seconds: None)
+        patch.setattr(sending, "_BATCH", 3)
+        patch.setattr(sending.Sender, "_run", lambda self: None)
+        door, sender = Answers(), sending.Sender(lambda: "http://127.0.0.1:9", most=most)
+        sender._http = door
+        said = took = 0
+        for offered, statuses in steps:
+            for _ in range(offered):
+                took += sender.offer(b"%d" % said)
+                said += 1
+            door.next[:] = statuses
+            try:
+                assert sender.flush()["waiting"] == 0
+            except (NotRunning, RemoteError):
+                assert statuses
+            counts = sender.accounts()
+            assert counts["offered"] == said == counts["sent"] + counts["dropped"] + counts["waiting"]
+            assert counts["sent"] == len(door.taken) and counts["waiting"] == took - len(door.taken) - len(door.lost)
+            assert sorted(door.taken) == door.taken and not set(door.taken) & set(door.lost)
+        door.next.clear()
+        assert sender.close()["waiting"] == 0 and len(set(door.taken)) == len(door.taken)
