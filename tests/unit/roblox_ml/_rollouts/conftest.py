@@ -143,6 +143,7 @@ def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body go in two parts: the second would wait 40 ms
 
         def do_GET(self) -> None:
             self._model({"name": "feed", "inputs": [{"name": "X", "datatype": "FP32", "shape": [-1, 2]}]})
@@ -208,6 +209,7 @@ def start_upstream() -> tuple[Upstream, Callable[[], None]]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body go in two parts: the second would wait 40 ms
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
