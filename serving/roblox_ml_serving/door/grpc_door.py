@@ -35,6 +35,7 @@ from .service import (
     timeout_seconds,
 )
 from .snapshot import Target
+from .tracing import Span
 
 __all__ = ["GrpcDoor"]
 
@@ -55,6 +56,7 @@ class _Asked(NamedTuple):
     unit: str | None
     context: str | None
     authorization: str | None
+    traceparent: str | None = None
 
     @classmethod
     def read(cls, context: Context, default_s: float) -> _Asked:
@@ -67,6 +69,7 @@ class _Asked(NamedTuple):
             read_unit(found.get(UNIT_HEADER)),
             found.get(CONTEXT_HEADER),
             found.get("authorization"),
+            found.get("traceparent"),
         )
 
 
@@ -153,12 +156,13 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
         code, response = "INTERNAL", b""
         served = Served(asked.identity, "grpc", asked.unit, decision)
         served.reached(target, 500, fallback=False)
+        span = None if door.tracing is None else door.tracing.start("grpc", asked.traceparent, asked.identity)
 
         async def ask(target: Target, challenges: bool) -> bytes:
             left = asked.timeout * (_CHALLENGERS_PART if challenges else 1.0) - (time.monotonic() - started)
             try:
                 return await self._ask_one(
-                    target, request, names, left, Call(asked.identity, asked.unit, decision.params)
+                    target, request, names, left, Call(asked.identity, asked.unit, decision.params), span
                 )
             except UpstreamStatus as status:
                 if challenges and status.code not in _CLIENT_FAULT:
@@ -190,10 +194,19 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
         finally:
             meter.in_flight -= 1
             seconds = time.monotonic() - started
-            meter.done(code, seconds, failed=code != "OK" and code not in _CLIENT_FAULT)
+            failed = code != "OK" and code not in _CLIENT_FAULT
+            meter.done(code, seconds, failed=failed)
             door.recorder.record(served, seconds, request, response)
+            if span is not None:
+                version = target.version_text if served.target is None else served.target.version_text
+                span.end(
+                    endpoint=endpoint, version=version, role=decision.role, arms=served.arms, code=code, failed=failed,
+                    fallback=served.fallback,
+                )  # fmt: skip
 
-    async def _ask_one(self, target: Target, request: bytes, names: Names, left: float, facts: Call) -> bytes:
+    async def _ask_one(
+        self, target: Target, request: bytes, names: Names, left: float, facts: Call, span: Span | None
+    ) -> bytes:
         door = self._door
         handler = door.handler(target)
         if handler is not None:
@@ -202,7 +215,8 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
 
         async def call(server: Server, target: Target) -> bytes:
             payload = rename_request(request, names, target.triton_model, target.version_text)
-            return await _exchange(server.model_infer, target, payload, until - time.monotonic())
+            parent = () if span is None else (("traceparent", span.parent_of_upstream.decode()),)
+            return await _exchange(server.model_infer, target, payload, until - time.monotonic(), parent)
 
         response = await door.ask(target, "grpc", call)
         try:
@@ -277,9 +291,15 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
         return found, await self._door.ask(found, "grpc", call)
 
 
-async def _exchange(call: Callable[..., Awaitable[bytes]], target: Target, payload: bytes, timeout: float) -> bytes:
+async def _exchange(
+    call: Callable[..., Awaitable[bytes]],
+    target: Target,
+    payload: bytes,
+    timeout: float,
+    metadata: tuple[tuple[str, str], ...] = (),
+) -> bytes:
     try:
-        return await call(payload, timeout=max(timeout, 0.001))
+        return await call(payload, timeout=max(timeout, 0.001), metadata=metadata)
     except grpc.aio.AioRpcError as error:
         code, details = error.code(), error.details() or ""
         if code in _LOST:

@@ -26,6 +26,7 @@ from .recording import Served
 from .refusals import Reason, Refused
 from .service import ARMS_HEADER, FALLBACK_HEADER, VERSION_HEADER, Door, Lost
 from .snapshot import Target
+from .tracing import Span, Tracing
 
 __all__ = ["Inference"]
 
@@ -42,7 +43,7 @@ class Inference:
 
     __slots__ = (
         "_body", "_challenges", "_decision", "_done", "_door", "_early", "_exchange", "_loop", "_meter", "_sent_at", "_served",
-        "_server", "_target", "_task", "arrived", "context", "endpoint", "forward", "identity", "started", "timeout", "unit",
+        "_server", "_span", "_target", "_task", "arrived", "context", "endpoint", "forward", "identity", "started", "timeout", "unit",
     )  # fmt: skip
 
     _decision: Decision
@@ -72,6 +73,7 @@ class Inference:
         self._early: Refused | tuple[Server, Lost] | None = None  # what came of a first attempt
         self._exchange: Exchange | None = None
         self._task: asyncio.Task[None] | None = None
+        self._span: Span | None = None
 
     @property
     def extra(self) -> list[Header]:
@@ -92,11 +94,18 @@ class Inference:
             self.endpoint, target.version_text, "rest", decision.role, decision.chosen
         )
         meter.in_flight += 1
+        if door.tracing is not None:
+            self._trace(door.tracing)
         served = self._served = Served(self.identity, "rest", self.unit, decision)
         served.forward = self.forward
         if not (door.handler(target) is None and self._send()):
             self._task = self._loop.create_task(self._go_on())
         return self
+
+    def _trace(self, tracing: Tracing) -> None:
+        given = next((value for name, value in self.forward if name == b"traceparent"), None)
+        self._span = tracing.start("http", None if given is None else given.decode("latin-1"), self.identity)
+        self.forward = self._span.headers(self.forward)
 
     def cancel(self) -> None:
         """The client has gone away: so does the question at the model server."""
@@ -220,6 +229,11 @@ class Inference:
         served = self._served
         served.target, served.status = reached, status
         self._door.recorder.record(served, seconds, self._body, answer)
+        if self._span is not None:
+            self._span.end(
+                endpoint=self.endpoint, version=reached.version_text, role=self._decision.role, arms=served.arms, code=str(code),
+                failed=failed, fallback=served.fallback,
+            )  # fmt: skip
 
 
 def _failure(target: Target, reply: Reply) -> Refused:

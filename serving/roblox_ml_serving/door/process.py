@@ -30,6 +30,7 @@ from .keys import KeyFeed
 from .reporting import Reporter, door_name
 from .rest import RestDoor
 from .service import Door
+from .tracing import tracing_of
 
 __all__ = ["PortTaken", "run", "serve"]
 
@@ -73,6 +74,7 @@ async def serve(
     following = asyncio.create_task(follower.run())
     loopback = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
     door.auth = Authentication(home.read_token(), anonymous=loopback and not settings.require_token)
+    door.tracing = tracing_of()
     keys = KeyFeed(door.auth, control=control, home=home)
     keys.start_from_disk()
     following_keys = asyncio.create_task(keys.run())
@@ -94,6 +96,8 @@ async def serve(
     await asyncio.gather(grpc_server.stop(_DRAIN_S), web.stop(_DRAIN_S), return_exceptions=True)
     await asyncio.gather(following, following_keys, reporting, stopping, return_exceptions=True)
     await door.recorder.close()
+    if door.tracing is not None:
+        await asyncio.to_thread(door.tracing.close)
     await asyncio.gather(follower.close(), keys.close(), reporter.close(), prepared.close(), door.fleet.close())
     for task in ended:
         task.result()  # a follower or server that ended by itself did so with an error: let it be seen

@@ -17,6 +17,7 @@ from .metrics import Metrics
 from .recording import Recorder
 from .refusals import Reason, Refusal, Refused
 from .snapshot import EMPTY, Snapshot, Target, resolve
+from .tracing import Tracing
 
 if TYPE_CHECKING:
     from ..preprocess import Handler, Prepared
@@ -51,6 +52,7 @@ class Door:
         self.auth: Authentication = Authentication(None, anonymous=True)  # the process sets the real one
         self.recorder: Recorder = Recorder()
         self.prepared: Prepared | None = None  # set by the process that owns this door
+        self.tracing: Tracing | None = None
         self._confirmed = time.monotonic()
         self.metrics.generation.set_function(lambda: self.snapshot.generation)
         self.metrics.age.set_function(lambda: time.monotonic() - self._confirmed)
