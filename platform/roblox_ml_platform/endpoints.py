@@ -9,6 +9,7 @@ from typing import Any
 from roblox_ml_core.errors import Conflict, Invalid, NotFound
 from roblox_ml_core.names import check_alias, check_name
 from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from . import aliases
 from . import tables as t
@@ -77,12 +78,13 @@ def put(
     if not same:
         values = {"model": to.model, "alias": to.alias, "version": to.version}
         if current is None:
-            connection.execute(insert(t.endpoints).values(name=name, created_at=now(), **values))
+            _create(connection, name, values)
         else:
             connection.execute(update(t.endpoints).where(t.endpoints.c.name == name).values(**values))
         event = {"endpoint": name, "kind": kind, "resolved": resolved, "actor": actor, "at": now(), **values}
         connection.execute(insert(t.endpoint_events).values(**event))
-        audit(connection, actor, f"endpoint.{kind}", name, **values)
+        before_it = None if current is None else {part: current[part] for part in values}
+        audit(connection, actor, f"endpoint.{kind}", name, **values, before=before_it)
         bump(connection, "snapshot", "desired")
     if policy is not None:
         before = dict(current["policy"] or {}) if current is not None else {}
@@ -93,6 +95,17 @@ def put(
             bump(connection, "snapshot")
     # Whose deployment is refused takes back this move and no other one.
     return {**describe(connection, name), "moved": not same and current is not None}
+
+
+def _create(connection: Connection, name: str, values: Mapping[str, Any]) -> None:
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(t.endpoints).values(name=name, created_at=now(), **values))
+    except IntegrityError:  # the lock above is a model's: somebody pointed the name at another model in this moment
+        raise Conflict(
+            f"endpoint {name} was created by somebody else in this moment",
+            hint=f"look where it points (GET /v1/endpoints/{name}), then move it if you still want to",
+        ) from None
 
 
 def describe(connection: Connection, name: str) -> dict[str, Any]:

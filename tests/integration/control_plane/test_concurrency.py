@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 from roblox_ml_core.digests import canonical_json, sha256_bytes, sha256_json
 from roblox_ml_core.errors import Conflict
@@ -98,3 +99,39 @@ def test_of_two_promotions_one_wins_and_the_other_is_told(
         told = outcomes[lost[0]].details
         assert (told["by"], told["version"]) == (winner, outcomes[winner]["version"])
         assert plane.client().alias("scale", "champion")["version"] == outcomes[winner]["version"]
+
+
+def test_two_who_create_one_endpoint_at_once_both_get_an_answer(
+    planes: Callable[..., Any], database: dict[str, str], package: Callable[..., dict[str, Any]]
+) -> None:
+    """Each holds the lock of the model it points at, so on PostgreSQL only the table itself is between them."""
+    replicas = [planes(**database), planes(**database)]
+    for number, model in enumerate(("scale", "shift")):
+        replicas[0].client().register(model, package(float(number + 1)))
+    refused = 0
+    for number in range(12):
+        name, start, outcomes = f"e{number}", threading.Barrier(2), {}
+
+        def create(model: str, plane: Any, name: str = name, start: Any = start, outcomes: Any = outcomes) -> None:
+            client = plane.client(model)
+            start.wait()
+            try:
+                outcomes[model] = client.put_endpoint(name, model, version=1)["model"]
+            except Conflict as conflict:
+                outcomes[model] = conflict
+
+        threads = [
+            threading.Thread(target=create, args=pair) for pair in zip(("scale", "shift"), replicas, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(outcomes) == {"scale", "shift"}, "one of them got neither an endpoint nor a refusal"
+        refused += sum(isinstance(outcome, Conflict) for outcome in outcomes.values())
+        assert replicas[0].client().endpoint(name)["model"] in [o for o in outcomes.values() if isinstance(o, str)]
+        url = f"http://127.0.0.1:{replicas[0].port}/v1/audit"
+        told = httpx.get(url, params={"subject": name}, headers={"authorization": f"Bearer {HomeSettings().read_token()}"})
+        befores = [row["detail"]["before"] for row in reversed(told.json()["audit"]) if row["outcome"] == "done"]
+        assert befores[0] is None and all(before["model"] in outcomes for before in befores[1:])
+    print(f"\n{refused} of 12 were refused")
