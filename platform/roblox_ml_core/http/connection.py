@@ -17,6 +17,7 @@ from .errors import ConnectionLost, DeadlineExceeded, ProtocolViolation, Respons
 __all__ = ["Answer", "Connection", "Done", "Response"]
 
 MAX_HEAD_BYTES = 64 * 1024
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
 class Response(NamedTuple):
@@ -198,14 +199,17 @@ class Connection(asyncio.Protocol):
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > MAX_HEAD_BYTES:
             raise ResponseTooLarge(f"{self.name} sent more than {MAX_HEAD_BYTES} bytes of headers")
-        self._headers.append((name.lower(), value))
+        name = name.lower()
+        if name in _FRAMING:
+            self._framed = True
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._complete:
             return
         self._status = self._parser.get_status_code()
-        names = {name for name, _ in self._headers}
-        self._framed = self._status in (204, 304) or b"content-length" in names or b"transfer-encoding" in names
+        if self._status in (204, 304):
+            self._framed = True
         self._headers_done = True
 
     def on_body(self, part: bytes) -> None:

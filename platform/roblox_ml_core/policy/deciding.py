@@ -39,9 +39,9 @@ def decide(
 
 def decide_for(entry: EndpointPolicy, unit_id: str | None, context: Mapping[str, Any] = _NOTHING) -> Decision:
     """The same, for an endpoint that has been looked up."""
-    champion = entry.ref
     if entry.plain:
-        return Decision(entry.name, champion, champion, log_rate=entry.log.rate)
+        return entry.always
+    champion = entry.ref
     unit_bytes = None if not unit_id else unit_id.encode("utf-8", "surrogatepass")
     ref, role = champion, "champion"
     reached: list[Arm] = []

@@ -141,59 +141,6 @@ class LogPolicy:
     bodies: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointPolicy:
-    """Everything that is decided for one endpoint.
-
-    `plain`: there is nothing to decide, the champion answers whoever asks. `contextual`: a decision may read the context.
-    """
-
-    name: str
-    ref: Ref
-    unit: str = "user_id"
-    layers: tuple[Layer, ...] = ()
-    canary: Canary | None = None
-    shadows: tuple[Shadow, ...] = ()
-    log: LogPolicy = LogPolicy()
-    concurrency: int = 0
-    killed: bool = False
-    holdouts: tuple[tuple[Holdout, frozenset[str]], ...] = ()  # with those of the layers above that each covers
-    plain: bool = field(init=False)
-    contextual: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        plain = self.killed or not (self.layers or self.canary or self.shadows)
-        contextual = not self.killed and (
-            any(holdout.unit != self.unit for holdout, _ in self.holdouts)
-            or any(layer.unit != self.unit for layer in self.layers)
-            or any(owner is not None and owner.targeting for layer in self.layers for owner in layer.owners)
-        )
-        object.__setattr__(self, "plain", plain)
-        object.__setattr__(self, "contextual", bool(contextual))
-
-    @property
-    def refs(self) -> tuple[Ref, ...]:
-        """Every version that a decision for this endpoint can name, the champion first."""
-        found = [self.ref]
-        if self.canary is not None:
-            found.append(self.canary.ref)
-        found += [shadow.ref for shadow in self.shadows]
-        for layer in self.layers:
-            for owner in layer.owners:
-                found += [arm.ref for arm in owner.arms if arm.ref is not None] if owner is not None else []
-        return tuple(dict.fromkeys(found))
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """A snapshot's policy. `findings`: what of it could not be understood and is left out, a sentence each."""
-
-    endpoints: Mapping[str, EndpointPolicy] = field(default_factory=lambda: MappingProxyType({}))
-    experiments: Mapping[str, Experiment] = field(default_factory=lambda: MappingProxyType({}))
-    digest: str = ""
-    findings: tuple[str, ...] = ()
-
-
 class Exposure(NamedTuple):
     """A unit that an experiment's arm is about to reach."""
 
@@ -244,3 +191,58 @@ class Decision(NamedTuple):
     def exposures(self) -> tuple[Exposure, ...]:
         """One for each arm."""
         return tuple([Exposure(*arm.pair, *subject) for arm, subject in zip(self.reached, self.subjects, strict=True)])
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointPolicy:
+    """Everything that is decided for one endpoint.
+
+    `plain`: there is nothing to decide, the champion answers whoever asks (`always`). `contextual`: a decision may read the context.
+    """
+
+    name: str
+    ref: Ref
+    unit: str = "user_id"
+    layers: tuple[Layer, ...] = ()
+    canary: Canary | None = None
+    shadows: tuple[Shadow, ...] = ()
+    log: LogPolicy = LogPolicy()
+    concurrency: int = 0
+    killed: bool = False
+    holdouts: tuple[tuple[Holdout, frozenset[str]], ...] = ()  # with those of the layers above that each covers
+    plain: bool = field(init=False)
+    contextual: bool = field(init=False)
+    always: Decision = field(init=False)
+
+    def __post_init__(self) -> None:
+        plain = self.killed or not (self.layers or self.canary or self.shadows)
+        contextual = not self.killed and (
+            any(holdout.unit != self.unit for holdout, _ in self.holdouts)
+            or any(layer.unit != self.unit for layer in self.layers)
+            or any(owner is not None and owner.targeting for layer in self.layers for owner in layer.owners)
+        )
+        object.__setattr__(self, "plain", plain)
+        object.__setattr__(self, "contextual", bool(contextual))
+        object.__setattr__(self, "always", Decision(self.name, self.ref, self.ref, log_rate=self.log.rate))
+
+    @property
+    def refs(self) -> tuple[Ref, ...]:
+        """Every version that a decision for this endpoint can name, the champion first."""
+        found = [self.ref]
+        if self.canary is not None:
+            found.append(self.canary.ref)
+        found += [shadow.ref for shadow in self.shadows]
+        for layer in self.layers:
+            for owner in layer.owners:
+                found += [arm.ref for arm in owner.arms if arm.ref is not None] if owner is not None else []
+        return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A snapshot's policy. `findings`: what of it could not be understood and is left out, a sentence each."""
+
+    endpoints: Mapping[str, EndpointPolicy] = field(default_factory=lambda: MappingProxyType({}))
+    experiments: Mapping[str, Experiment] = field(default_factory=lambda: MappingProxyType({}))
+    digest: str = ""
+    findings: tuple[str, ...] = ()

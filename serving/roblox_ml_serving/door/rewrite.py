@@ -134,10 +134,19 @@ def rename_json(body: bytes, triton_model: str, endpoint: str) -> bytes:
 
     A body of another form (an error, another server's order of fields) is returned as it is.
     """
+    usual, renamed = _usual(triton_model, endpoint)
+    if body.startswith(usual):
+        return renamed + body[len(usual) :]
     found = _json_pattern(triton_model).match(body)
     if found is None:
         return body
     return b"".join([body[: found.end(1)], endpoint.encode(), b'"', body[found.end() :]])
+
+
+@lru_cache(maxsize=1024)
+def _usual(triton_model: str, endpoint: str) -> tuple[bytes, bytes]:
+    """How an answer without an id begins, and how it shall."""
+    return (b'{"model_name":"' + triton_model.encode() + b'"', b'{"model_name":"' + endpoint.encode() + b'"')
 
 
 @lru_cache(maxsize=1024)
