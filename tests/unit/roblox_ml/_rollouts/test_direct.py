@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -330,6 +331,8 @@ def test_a_forked_process_asks_follows_and_logs_by_itself(plane: Any, feed: Dire
         lock.acquire()
     child = os.fork()
     if not child:  # pragma: no cover - another process
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)  # one that waits for a lock for ever is a failure, not a hang
         code = 1
         try:
             assert feed.predict(ROWS, unit="child").version == 2

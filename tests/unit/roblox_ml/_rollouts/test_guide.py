@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ def test_a_forked_process_asks_the_door_over_its_own_connections(plane: Any, doo
     before = endpoint._http
     child = os.fork()
     if not child:  # pragma: no cover - another process
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)  # one that waits for a lock for ever is a failure, not a hang
         code = 1
         try:
             code = 0 if endpoint.predict({"X": [[1.0, 2.0]]}).version == 1 and endpoint._http is not before else 2

@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -120,6 +121,8 @@ def test_the_line_is_bounded_and_sent_in_batches(door: Any) -> None:
 def in_a_fork(work: Callable[[], bool]) -> None:
     child = os.fork()
     if not child:  # pragma: no cover - another process
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)  # one that waits for a lock for ever is a failure, not a hang
         code = 1
         try:
             code = 0 if work() else 2
