@@ -104,6 +104,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.context = context
+    app.state.authenticator = Authenticator(home.ensure_token(), database, identity)
     app.state.refusals = refusals
     app.state.projector = projector
     app.state.guardian = guardian
@@ -125,7 +126,7 @@ def create_app(
     app.add_exception_handler(Exception, _on_bug)
     app.add_middleware(
         Guard,
-        authenticator=Authenticator(home.ensure_token(), database, identity),
+        authenticator=app.state.authenticator,
         refusals=refusals,
         max_body=settings.max_body_bytes,
         max_blob=settings.max_blob_bytes,

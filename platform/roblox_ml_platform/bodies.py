@@ -15,6 +15,7 @@ __all__ = [
     "Digest",
     "EndpointBody",
     "GcBody",
+    "IntrospectBody",
     "Name",
     "RegisterBody",
     "RollbackBody",
@@ -152,6 +153,10 @@ class WithdrawBody(Body):
     model: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
     alias: Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,62}$")] | None = None
     version: _Number | None = None
+
+
+class IntrospectBody(Body):
+    token: Annotated[str, Field(min_length=1, max_length=16_384, pattern="^[!-~]+$")]
 
 
 class State(Body):

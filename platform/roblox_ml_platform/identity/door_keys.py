@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from roblox_ml_core.auth import ROLES, Action, Grant, Principal, Scope
+from roblox_ml_core.auth import ROLES, Action, Grant, Limit, Principal, Scope
 from roblox_ml_core.auth.grants import EVERYTHING
 from roblox_ml_core.digests import sha256_json
 from sqlalchemy import Connection, select
@@ -20,17 +20,17 @@ from .. import tables as t
 from . import access
 from . import tables as i
 
-__all__ = ["door_keys", "models_of", "version_of"]
+__all__ = ["door_keys", "key_of", "models_of", "version_of"]
 
 _SCHEMA = 1
+#: How long a door may go by what it was told of a signed token; a log-out is known after that.
+_SIGNED_S = 60.0
 
 
 def door_keys(connection: Connection) -> dict[str, Any]:
     """The document of `GET /v1/door/keys` (docs/formats/tokens.md)."""
     now = time.time()
-    owned: dict[str, set[str]] = {}
-    for name, team in connection.execute(select(t.models.c.name, t.models.c.team)).tuples():
-        owned.setdefault(team or "", set()).add(name)
+    owned = _owned(connection)
     dead = {
         row.id: (row.disabled, row.valid_after)
         for row in connection.execute(select(i.principals.c.id, i.principals.c.disabled, i.principals.c.valid_after))
@@ -46,16 +46,38 @@ def door_keys(connection: Connection) -> dict[str, Any]:
         if owner not in held:
             held[owner] = access.grants_of(connection, Principal(owner, "token", owner=owner))
         limit = Grant(row["role"], Scope.parse(row["scope"]))
-        models = _meet(models_of(held[owner], owned), models_of([limit], owned))
-        operator = _everywhere(held[owner], Action.VIEW) and _everywhere([limit], Action.VIEW)
-        if models is None or models or operator:
-            keys[row["digest"]] = {
-                "principal": f"{owner} with token {row['name']}",
-                "models": None if models is None else sorted(models),
-                "operator": operator,
-                "expires_at": row["expires_at"],
-            }
+        key = _key(f"{owner} with token {row['name']}", held[owner], limit, owned, row["expires_at"])
+        if key["models"] != [] or key["operator"]:
+            keys[row["digest"]] = key
     return {"schema": _SCHEMA, "version": version_of(keys), "keys": keys}
+
+
+def key_of(connection: Connection, principal: Principal) -> dict[str, Any]:
+    """The same of one principal who was proved just now, for a minute."""
+    held = access.grants_of(connection, principal)
+    most = principal.limit or Limit()
+    who = principal.display or principal.id
+    return _key(who, held, Grant(most.role, most.scope), _owned(connection), time.time() + _SIGNED_S)
+
+
+def _key(
+    who: str, held: Iterable[Grant], limit: Grant, owned: Mapping[str, Iterable[str]], expires_at: float
+) -> dict[str, Any]:
+    models = _meet(models_of(held, owned), models_of([limit], owned))
+    return {
+        "principal": who,
+        "models": None if models is None else sorted(models),
+        "operator": _everywhere(held, Action.VIEW) and _everywhere([limit], Action.VIEW),
+        "expires_at": expires_at,
+    }
+
+
+def _owned(connection: Connection) -> dict[str, set[str]]:
+    """The models of each team; of nobody under the empty name."""
+    found: dict[str, set[str]] = {}
+    for name, team in connection.execute(select(t.models.c.name, t.models.c.team)).tuples():
+        found.setdefault(team or "", set()).add(name)
+    return found
 
 
 def version_of(keys: Mapping[str, Any]) -> int:

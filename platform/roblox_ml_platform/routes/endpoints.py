@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
+from roblox_ml_core.auth import digest_of
+from roblox_ml_core.errors import Unauthorized
 
 from .. import endpoints, serving
-from ..bodies import EndpointBody, Name, StatusBody, Wait, WithdrawBody
+from ..bodies import EndpointBody, IntrospectBody, Name, StatusBody, Wait, WithdrawBody
 from ..changes import poll
 from ..context import Actor, Context, Plane, Who
 from ..database import counter
 from ..identity import access
-from ..identity.door_keys import door_keys
+from ..identity.door_keys import door_keys, key_of
 from ..identity.policy import declare
 from ..rollout import canaries, rollbacks, shadows
 from ..rollout.experiments import list_experiments
@@ -24,6 +26,7 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1", tags=["serving"])
 _Role = Literal["general", "challenger"]
 declare("GET", "/v1/door/keys", "serve", "platform")
+declare("POST", "/v1/door/introspect", "serve", "platform")
 _After = Annotated[int | None, Query(ge=0, le=2**62)]
 
 
@@ -119,6 +122,19 @@ async def get_door_keys(plane: Plane, after: _After = None, wait: Wait = 0.0) ->
 
     await poll(plane.changes, version, after, min(wait, plane.settings.max_wait_s))
     return await asyncio.to_thread(read)
+
+
+@router.post("/door/introspect")
+def introspect(body: IntrospectBody, request: Request, plane: Plane) -> dict[str, Any]:
+    """Who a signed token is and which models it may ask, for a door that was shown it (RFC 7662's `active` says whether it is anybody)."""
+    token = body.token.encode("utf-8", "replace")
+    try:
+        # Each token has its own budget of failures: one bad client must not end what the door may ask for the others.
+        principal = request.app.state.authenticator.prove(token, f"introspect {digest_of(body.token)[:16]}")
+    except Unauthorized as error:
+        return {"active": False, "message": error.message}
+    with plane.database.read() as connection:
+        return {"active": True, **key_of(connection, principal)}
 
 
 def _look(plane: Context, name: str) -> int:

@@ -1,14 +1,16 @@
 """Who may ask: every request of both protocols passes here, and a token seen before costs a dictionary lookup.
 
 The control plane feeds the door hashes of service tokens and what each may ask (`KeyFeed`); the door keeps them on disk, so that it
-outlives the control plane, and never the tokens themselves. The home's own token is always known.
+outlives the control plane, and never the tokens themselves. The home's own token is always known. A person's signed token is shown to
+the control plane once a minute (`prove`); what is checked after that is what it said.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from types import MappingProxyType
@@ -18,6 +20,7 @@ from .refusals import Reason, Refused
 __all__ = ["ANONYMOUS", "Authentication", "Key"]
 
 _KEPT = 10_000
+_REFUSED_S = 10.0
 _HOW = 'send "authorization: Bearer <token>"; `rml tokens create` makes one that may only ask models'
 
 
@@ -51,12 +54,50 @@ class Authentication:
     home_token: str | None
     anonymous: bool = False
     keys: Mapping[str, Key] = field(default_factory=lambda: MappingProxyType({}))
+    ask: Callable[[str], Awaitable[Key]] | None = None  # who a signed token is; raises Refused where it is nobody
     _seen: dict[str, Key] = field(default_factory=dict)
+    _signed: dict[str, Key | Refused] = field(default_factory=dict)
+    _asking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     def replace(self, keys: Mapping[str, Key]) -> None:
         """The control plane's current keys, by the sha256 of the token."""
         self.keys = keys
         self._seen.clear()
+
+    def unproved(self, authorization: str | None) -> bool:
+        """Whether `prove` must be awaited before any of the checks: a signed token that is new, or was proved a while ago."""
+        if self.ask is None or authorization is None or authorization in self._seen:
+            return False
+        token = _bearer(authorization)
+        if token is None or not _is_signed(token):
+            return False
+        known = self._signed.get(token)
+        if isinstance(known, Key):
+            return known.expires_at <= time.time()
+        return known is None
+
+    async def prove(self, authorization: str | None) -> None:
+        """Ask who a signed token is, where that is not known. Those who come with the same one wait for one answer."""
+        if not self.unproved(authorization):
+            return
+        token = _bearer(authorization or "") or ""
+        task = self._asking.get(token)
+        if task is None:
+            task = self._asking[token] = asyncio.ensure_future(self._ask_once(token))
+            task.add_done_callback(lambda _: self._asking.pop(token, None))
+        await asyncio.shield(task)
+
+    async def _ask_once(self, token: str) -> None:
+        assert self.ask is not None
+        try:
+            found: Key | Refused = await self.ask(token)
+        except Refused as refused:
+            found = refused
+            # For a moment the answer stands: a broken client must not ask the control plane with each request.
+            asyncio.get_running_loop().call_later(_REFUSED_S, self._signed.pop, token, None)
+        if len(self._signed) >= _KEPT:
+            self._signed.clear()
+        self._signed[token] = found
 
     def check(self, authorization: str | None, model: str) -> str:
         """The principal that may ask the model.
@@ -94,9 +135,6 @@ class Authentication:
         key = self._seen.get(authorization)
         if key is None:
             key = self._prove(authorization)
-            if len(self._seen) >= _KEPT:
-                self._seen.clear()
-            self._seen[authorization] = key
         if key.expires_at <= time.time():
             raise Refused(
                 Reason.UNAUTHENTICATED, f"the token of {key.principal} has expired; make another: rml tokens create"
@@ -104,22 +142,40 @@ class Authentication:
         return key
 
     def _prove(self, authorization: str) -> Key:
-        scheme, _, token = authorization.partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not token:
+        token = _bearer(authorization)
+        if token is None:
             raise Refused(Reason.UNAUTHENTICATED, f"the authorization header is no bearer token; {_HOW}")
         raw = token.encode("utf-8", "replace")
         if self.home_token and hmac.compare_digest(raw, self.home_token.encode()):
-            return Key("local", operator=True)
-        found = self.keys.get(sha256(raw).hexdigest())
+            found: Key | None = Key("local", operator=True)
+        elif _is_signed(token):
+            return self._signed_key(token)
+        else:
+            found = self.keys.get(sha256(raw).hexdigest())
         if found is None:
-            if token.count(".") == 2:
-                raise Refused(
-                    Reason.UNAUTHENTICATED,
-                    "a log-in's signed token is not taken here: doors answer programs, without asking an issuer for each; "
-                    "make a service token with it: rml tokens create NAME --role infer --scope model:NAME",
-                )
             raise Refused(
                 Reason.UNAUTHENTICATED, f"the token is not known here (mistyped, expired, or revoked?); {_HOW}"
             )
+        if len(self._seen) >= _KEPT:
+            self._seen.clear()
+        self._seen[authorization] = found
         return found
+
+    def _signed_key(self, token: str) -> Key:
+        """What the control plane said of it; not kept with the others, because it is asked again."""
+        known = self._signed.get(token)
+        if isinstance(known, Refused):
+            raise Refused.of(known.refusal)
+        if known is None:
+            raise Refused(Reason.UNAUTHENTICATED, f"this door asks nobody who a signed token is; {_HOW}")
+        return known
+
+
+def _bearer(authorization: str) -> str | None:
+    scheme, _, token = authorization.partition(" ")
+    return (token.strip() or None) if scheme.lower() == "bearer" else None
+
+
+def _is_signed(token: str) -> bool:
+    """Whether it claims to be a JWT."""
+    return token.count(".") == 2 and token.startswith("ey")

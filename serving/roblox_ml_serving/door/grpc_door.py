@@ -147,6 +147,7 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
         names = scan(request)
         endpoint = names.name
         first = door.target(endpoint)
+        await door.auth.prove(asked.authorization)
         door.auth.check(asked.authorization, first.serving.model)
         if names.version:
             raise door.refuse_version(endpoint)
@@ -278,7 +279,9 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
     async def _forward(self, method: str, request: bytes, context: Context) -> tuple[Target, bytes]:
         names: Names = scan(request)
         found = self._door.target(names.name)
-        self._door.auth.check(dict(context.invocation_metadata() or ()).get("authorization"), found.serving.model)
+        authorization = dict(context.invocation_metadata() or ()).get("authorization")
+        await self._door.auth.prove(authorization)
+        self._door.auth.check(authorization, found.serving.model)
         if names.version:
             raise self._door.refuse_version(names.name)
         default = self._door.settings.deadline_s

@@ -43,7 +43,8 @@ class Inference:
 
     __slots__ = (
         "_body", "_challenges", "_decision", "_done", "_door", "_early", "_exchange", "_loop", "_meter", "_sent_at", "_served",
-        "_server", "_span", "_target", "_task", "arrived", "context", "endpoint", "forward", "identity", "started", "timeout", "unit",
+        "_server", "_span", "_target", "_task", "arrived", "context", "endpoint", "forward", "identity", "proved", "started",
+        "timeout", "unit",
     )  # fmt: skip
 
     _decision: Decision
@@ -68,6 +69,7 @@ class Inference:
         self.endpoint, self.identity, self.context, self.forward = endpoint, identity, context, forward
         self.unit: str | None = None
         self.timeout = 0.0
+        self.proved = True  # who asks is known, and may
         self.arrived = loop.time()  # for deadlines
         self.started = perf_counter()  # a finer clock: the loop's counts milliseconds
         self._early: Refused | tuple[Server, Lost] | None = None  # what came of a first attempt

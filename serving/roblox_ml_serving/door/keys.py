@@ -18,16 +18,17 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from roblox_ml_core.http import Pool
+from roblox_ml_core.http import Pool, UpstreamError
 from roblox_ml_core.settings import ControlPlaneSettings, HomeSettings
 from roblox_ml_core.telemetry import log
 
 from .authentication import Authentication, Key
+from .refusals import Reason, Refused
 
 __all__ = ["KeyFeed", "KeysInvalid", "read_keys"]
 
 _SCHEMA = 1
-_WAIT_S, _GRACE_S = 20.0, 10.0
+_WAIT_S, _GRACE_S, _ASK_S = 20.0, 10.0, 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 logger = logging.getLogger(__name__)
 
@@ -73,8 +74,9 @@ class KeyFeed:
         self._authentication, self._home, self._wait_s = authentication, home, wait_s
         self._path = home.root / "serving" / "keys.json"
         parts = urlsplit(control.base_url)
-        self._pool = Pool(f"{parts.scheme}://{parts.netloc}", max_connections=1)
+        self._pool = Pool(f"{parts.scheme}://{parts.netloc}", max_connections=4)
         self._target = f"{parts.path.rstrip('/')}/v1/door/keys"
+        self._introspection = f"{parts.path.rstrip('/')}/v1/door/introspect".encode()
         self._silent = False
 
     def start_from_disk(self) -> bool:
@@ -114,8 +116,39 @@ class KeyFeed:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads doors, hides nothing
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 
+    async def introspect(self, token: str) -> Key:
+        """Who a signed token is, by the control plane; good for as long as that says.
+
+        Raises:
+            Refused: it is nobody's, or cannot be asked now.
+        """
+        headers = [(b"content-type", b"application/json"), *self._authorized()]
+        body = json.dumps({"token": token}).encode()
+        try:
+            response = await self._pool.request(b"POST", self._introspection, headers, body, timeout=_ASK_S)
+        except UpstreamError as error:
+            raise Refused(
+                Reason.NOT_READY, f"the token cannot be verified now: the control plane does not answer ({error})"
+            ) from None
+        if response.status != 200:
+            raise Refused(
+                Reason.NOT_READY, f"the token cannot be verified now: the control plane says {response.status}"
+            )
+        try:
+            document = json.loads(response.body)
+            if document["active"] is True:
+                return _key(document)
+            said = str(document["message"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise Refused(Reason.NOT_READY, f"the token cannot be verified now: {error!r}") from None
+        raise Refused(Reason.UNAUTHENTICATED, f"{said}; `rml login` renews a person's token")
+
     async def close(self) -> None:
         await self._pool.close()
+
+    def _authorized(self) -> list[tuple[bytes, bytes]]:
+        token = self._home.read_token()
+        return [(b"authorization", b"Bearer " + token.encode("ascii"))] if token else []
 
     async def _keep(self, document: Any) -> None:
         try:
@@ -125,9 +158,7 @@ class KeyFeed:
 
     async def _poll(self, after: int | None) -> Any:
         target = self._target if after is None else f"{self._target}?after={after}&wait={self._wait_s:g}"
-        headers = [(b"accept", b"application/json")]
-        if token := self._home.read_token():
-            headers.append((b"authorization", b"Bearer " + token.encode("ascii")))
+        headers = [(b"accept", b"application/json"), *self._authorized()]
         timeout = _GRACE_S + (0 if after is None else self._wait_s)
         response = await self._pool.request(b"GET", target.encode(), headers, timeout=timeout)
         if response.status != 200:

@@ -76,6 +76,7 @@ async def serve(
     door.auth = Authentication(home.read_token(), anonymous=loopback and not settings.require_token)
     door.tracing = tracing_of()
     keys = KeyFeed(door.auth, control=control, home=home)
+    door.auth.ask = keys.introspect
     keys.start_from_disk()
     following_keys = asyncio.create_task(keys.run())
     reporter = Reporter(door.metrics, door_name(int(listening.getsockname()[1])), control, home)

@@ -71,8 +71,11 @@ class RestDoor:
         asked = request.state = Inference(
             door, self._loop, endpoint, identity=inference_id.keep_or_make(get("id")), context=get("context"), forward=forward
         )  # fmt: skip
-        target = door.target(endpoint)
-        door.auth.check(get("authorization"), target.serving.model)
+        target, authorization = door.target(endpoint), get("authorization")
+        if door.auth.unproved(authorization):
+            asked.proved = False  # `answer` may wait for who it is; this must not
+        else:
+            door.auth.check(authorization, target.serving.model)
         asked.timeout = timeout_seconds(get("timeout"), door.settings.deadline_s)
         asked.unit = read_unit(get("unit"))
         request.body_deadline = asked.arrived + asked.timeout
@@ -80,22 +83,41 @@ class RestDoor:
     def begin(self, request: Request, done: Callable[[Reply], None]) -> Inference | Reply | None:
         """Inferences; everything else may take its time."""
         asked = request.state
-        return asked.begin(request.body, done) if isinstance(asked, Inference) else None
+        return asked.begin(request.body, done) if isinstance(asked, Inference) and asked.proved else None
 
     async def answer(self, request: Request) -> Reply:
-        """The reply to what is no inference."""
+        """The reply to what is no inference, or whose sender must be asked for first."""
         try:
+            await self._door.auth.prove(_authorization(request))
+            if isinstance(request.state, Inference):
+                return await self._infer(request, request.state)
             if request.path == b"/v1/track":
                 return self._take(request, self._door.recorder.track)
             if request.path == b"/v1/exposures":
                 return self._take(request, self._door.recorder.expose)
             return await self._documents.answer(request)
         except Refused as refused:
-            return refuse(refused)
+            return refuse(refused, request.state.extra if isinstance(request.state, Inference) else ())
+
+    async def _infer(self, request: Request, asked: Inference) -> Reply:
+        self._door.auth.check(_authorization(request), self._door.target(asked.endpoint).serving.model)
+        made: asyncio.Future[Reply] = self._loop.create_future()
+        work = asked.begin(request.body, lambda reply: None if made.done() else made.set_result(reply))
+        if isinstance(work, Reply):
+            return work
+        try:
+            return await made
+        except asyncio.CancelledError:
+            work.cancel()
+            raise
 
     def _take(self, request: Request, take: Callable[[bytes], tuple[int, int]]) -> Reply:
         only(request, b"POST")
-        authorization = request.header(b"authorization")
-        self._door.auth.check_client(None if authorization is None else authorization.decode("latin-1"))
+        self._door.auth.check_client(_authorization(request))
         accepted, dropped = take(request.body)
         return json_reply(202, {"accepted": accepted, "dropped": dropped})
+
+
+def _authorization(request: Request) -> str | None:
+    found = request.header(b"authorization")
+    return None if found is None else found.decode("utf-8", "replace")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from tritonclient.grpc import service_pb2 as v2
 
 _SOURCE = Path(__file__).resolve().parents[1] / "guarding" / "test_canary_goes_back.py"
@@ -22,8 +26,33 @@ sys.modules[_SPEC.name] = guarding
 _SPEC.loader.exec_module(guarding)
 
 
+KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def signed(namespace: str, *, key: Any = KEY) -> str:
+    """A pod's token: projected by a cluster whose keys the control plane has."""
+    now = int(time.time())
+    claims = {
+        "iss": "https://cluster",
+        "aud": ["rml"],
+        "sub": f"system:serviceaccount:{namespace}:x",
+        "iat": now,
+        "exp": now + 600,
+    }
+    return jwt.encode(claims, key, "RS256", headers={"kid": "k"})
+
+
 @pytest.fixture
-def world(rml_home: Path, free_port: Callable[[], int]) -> Iterator[Any]:
+def world(
+    rml_home: Path, free_port: Callable[[], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    public = {**json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key())), "kid": "k"}
+    (tmp_path / "jwks.json").write_text(json.dumps({"keys": [public]}))
+    cluster = {
+        "name": "pods", "issuer": "https://cluster", "audience": "rml", "kind": "pod", "jwks_uri": (tmp_path / "jwks.json").as_uri(),
+        "subjects": {"system:serviceaccount:games:*": ["model:feed=infer"]},
+    }  # fmt: skip
+    monkeypatch.setenv("RML_IDENTITY_ISSUERS", json.dumps([cluster]))
     found = guarding.World(rml_home, free_port)
     yield found
     found.close()
@@ -73,6 +102,12 @@ def test_a_token_asks_what_it_may_until_it_is_revoked_with_or_without_a_control_
     wanted = {"rml_nobody": "UNAUTHENTICATED", other["token"]: "PERMISSION_DENIED", game["token"]: "UNAVAILABLE"}
     assert {token: ask_grpc(address, token) for token in wanted} == wanted
 
+    pod = signed("games")
+    assert [ask(token).status_code for token in (pod, pod, signed("other"))] == [200, 200, 403]
+    assert ask_grpc(address, pod) == "UNAVAILABLE"
+    stranger = ask(signed("games", key=rsa.generate_private_key(public_exponent=65537, key_size=2048)))
+    assert stranger.status_code == 401 and "rml login" in stranger.json()["error"]
+
     control.delete(f"/v1/tokens/{short['id']}").raise_for_status()
     guarding.eventually("the door hears of the revocation", lambda: ask(short["token"]).status_code == 401)
 
@@ -84,6 +119,7 @@ def test_a_token_asks_what_it_may_until_it_is_revoked_with_or_without_a_control_
     world.processes[:] = [world._start("roblox_ml_serving.door", rml_home)]
     guarding.eventually("a new door without a control plane", lambda: ask(game["token"]).status_code == 200)
     assert [ask(one["token"]).status_code for one in (other, short)] == [403, 401]
+    assert ask(pod).status_code == 503, "nobody is there to say who it is"
     stored = (rml_home / "serving" / "keys.json").read_text()
     assert not any(one["token"] in stored for one in (game, other, short))
     control.close()

@@ -114,6 +114,22 @@ def test_a_pod_is_known_by_its_service_account(guarded: TestClient) -> None:
     assert guarded.get("/v1/whoami", headers=_pod("system:serviceaccount:other:x")).json()["grants"] == []
 
 
+def test_a_door_is_told_who_a_signed_token_is_and_only_doors_may_ask(guarded: TestClient) -> None:
+    home = {"authorization": f"Bearer {HomeSettings().read_token()}"}
+    pod = _pod("system:serviceaccount:ml:trainer")["authorization"].removeprefix("Bearer ")
+
+    def introspect(token: str, **headers: str) -> Any:
+        return guarded.post("/v1/door/introspect", json={"token": token}, headers=headers or home)
+
+    told = introspect(pod).json()
+    assert (told["active"], told["models"], told["operator"]) == (True, [], False)
+    assert time.time() < told["expires_at"] < time.time() + 61
+    for nobody in (pod[:-4] + "AAAA", "a.b.c", make().text):
+        answer = introspect(nobody)
+        assert (answer.status_code, answer.json()["active"]) == (200, False) and answer.json()["message"]
+    assert introspect(pod, authorization=f"Bearer {pod}").status_code == 403
+
+
 def test_failures_are_slowed_down_and_good_clients_are_not(guarded: TestClient) -> None:
     good = _pod("system:serviceaccount:ml:trainer")
     assert guarded.get("/v1/whoami", headers=good).status_code == 200
