@@ -114,6 +114,7 @@ def test_a_token_asks_what_it_may_until_it_is_revoked_with_or_without_a_control_
     plane, door = world.processes
     plane.send_signal(signal.SIGKILL)
     plane.wait()
+    assert [ask(one["token"]).status_code for one in (game, other, short)] == [200, 403, 401]
     door.terminate()
     door.wait(30)
     world.processes[:] = [world._start("roblox_ml_serving.door", rml_home)]
