@@ -78,7 +78,7 @@ class Documents:
                     raise Refused(Reason.NOT_READY, "the door has no snapshot from the control plane yet")
                 return Reply(200)
             case ["v2", "models", endpoint, "versions", *_]:
-                door.auth.check(token, door.target(endpoint).serving.model)
+                door.admit(token, endpoint)
                 raise door.refuse_version(endpoint)
             case ["v2", "models", endpoint]:
                 return await self._document(request, endpoint, "", token)
@@ -100,8 +100,7 @@ class Documents:
     async def _get(self, endpoint: str, what: bytes, token: str | None) -> tuple[Target, Response]:
         door = self._door
         deadline = asyncio.get_running_loop().time() + door.settings.deadline_s
-        target = door.target(endpoint)
-        door.auth.check(token, target.serving.model)
+        target = door.admit(token, endpoint)
 
         async def call(server: Server, target: Target) -> Response:
             return await exchange(server, target, b"GET", what, (), b"", deadline)

@@ -146,9 +146,8 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
         door = self._door
         names = scan(request)
         endpoint = names.name
-        first = door.target(endpoint)
         await door.auth.prove(asked.authorization)
-        door.auth.check(asked.authorization, first.serving.model)
+        door.admit(asked.authorization, endpoint)
         if names.version:
             raise door.refuse_version(endpoint)
         decision, target = door.decide(endpoint, asked.unit, asked.context, asked.identity)
@@ -278,10 +277,9 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _forward(self, method: str, request: bytes, context: Context) -> tuple[Target, bytes]:
         names: Names = scan(request)
-        found = self._door.target(names.name)
         authorization = dict(context.invocation_metadata() or ()).get("authorization")
         await self._door.auth.prove(authorization)
-        self._door.auth.check(authorization, found.serving.model)
+        found = self._door.admit(authorization, names.name)
         if names.version:
             raise self._door.refuse_version(names.name)
         default = self._door.settings.deadline_s

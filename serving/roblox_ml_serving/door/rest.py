@@ -71,11 +71,11 @@ class RestDoor:
         asked = request.state = Inference(
             door, self._loop, endpoint, identity=inference_id.keep_or_make(get("id")), context=get("context"), forward=forward
         )  # fmt: skip
-        target, authorization = door.target(endpoint), get("authorization")
+        authorization = get("authorization")
         if door.auth.unproved(authorization):
             asked.proved = False  # `answer` may wait for who it is; this must not
         else:
-            door.auth.check(authorization, target.serving.model)
+            door.admit(authorization, endpoint)
         asked.timeout = timeout_seconds(get("timeout"), door.settings.deadline_s)
         asked.unit = read_unit(get("unit"))
         request.body_deadline = asked.arrived + asked.timeout
@@ -100,7 +100,7 @@ class RestDoor:
             return refuse(refused, request.state.extra if isinstance(request.state, Inference) else ())
 
     async def _infer(self, request: Request, asked: Inference) -> Reply:
-        self._door.auth.check(_authorization(request), self._door.target(asked.endpoint).serving.model)
+        self._door.admit(_authorization(request), asked.endpoint)
         made: asyncio.Future[Reply] = self._loop.create_future()
         work = asked.begin(request.body, lambda reply: None if made.done() else made.set_result(reply))
         if isinstance(work, Reply):

@@ -86,6 +86,19 @@ class Door:
             raise Refused.of(entry)
         return entry
 
+    def admit(self, authorization: str | None, endpoint: str) -> Target:
+        """Which version answers `endpoint`, for somebody who may ask it.
+
+        Raises:
+            Refused: who asks is nobody, or may not; else that nothing answers. Names of endpoints are told only to who is known.
+        """
+        entry = resolve(self.snapshot, endpoint)
+        if isinstance(entry, Refusal):
+            self.auth.check_client(authorization)
+            raise Refused.of(entry)
+        self.auth.check(authorization, entry.serving.model)
+        return entry
+
     def decide(
         self, endpoint: str, unit: str | None = None, context: str | None = None, inference_id: str = ""
     ) -> tuple[Decision, Target]:

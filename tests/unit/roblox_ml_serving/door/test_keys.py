@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from roblox_ml_core.settings import ControlPlaneSettings, HomeSettings
+from roblox_ml_core.settings import ControlPlaneSettings, DoorSettings, HomeSettings
 from roblox_ml_serving.door.authentication import Authentication, Key
 from roblox_ml_serving.door.keys import KeyFeed, KeysInvalid, read_keys
 from roblox_ml_serving.door.refusals import Reason, Refused
+from roblox_ml_serving.door.service import Door
+from roblox_ml_serving.door.snapshot import build
 
 TOKENS = [f"rml_{number:012}_secret" for number in range(4)]
 MODELS = ["feed", "toxicity"]
@@ -199,3 +201,15 @@ def test_without_anybody_to_ask_a_signed_token_opens_nothing() -> None:
     auth = Authentication("home", anonymous=True)
     assert not auth.unproved(f"Bearer {SIGNED}")
     assert reason(lambda: auth.check(f"Bearer {SIGNED}", "feed")) is Reason.UNAUTHENTICATED
+
+
+def test_what_endpoints_there_are_is_told_only_to_who_is_known() -> None:
+    async def scenario() -> None:  # a door makes its clients in a running loop
+        door = Door(DoorSettings())
+        door.adopt(build({"schema": 2, "generation": 1, "policy": {"endpoints": {}}, "servers": {}}))
+        door.auth = Authentication("home")
+        for nobody in (None, "Bearer x", f"Bearer {SIGNED}"):
+            assert reason(lambda nobody=nobody: door.admit(nobody, "feed")) is Reason.UNAUTHENTICATED
+        assert reason(lambda: door.admit("Bearer home", "feed")) is Reason.UNKNOWN_ENDPOINT
+
+    asyncio.run(scenario())
