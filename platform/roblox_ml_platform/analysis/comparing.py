@@ -70,33 +70,51 @@ def compare(
 ) -> Comparison:
     """Arm number `arm` against arm number `control` at level `alpha`."""
     each = arm_estimates(metric, measured)
-    absolute, lift = estimates.difference(each[arm], each[control]), estimates.relative(each[arm], each[control])
+    absolute = _spread(estimates.difference(each[arm], each[control]))
+    lift = _spread(estimates.relative(each[arm], each[control]))
     with np.errstate(divide="ignore", invalid="ignore"):
         width = sequences.half_width(np.maximum(absolute.units, 1), absolute.variance, alpha, rho)
         lift_width = sequences.half_width(np.maximum(lift.units, 1), lift.variance, alpha, rho)
         log_e = sequences.log_e_value(absolute.value, absolute.units, absolute.variance, rho)
-    ready = _ready(measured, arm, control) & (absolute.variance > 0) & np.isfinite(absolute.value)
+    ready = _ready(metric, measured, arm, control) & (absolute.variance > 0) & np.isfinite(absolute.value)
     return Comparison(absolute, width, lift, lift_width, np.where(ready, log_e, 0.0), ready)
 
 
 def guard(
     guardrail: Mapping[str, Any], measured: Measured, arm: int, alpha: float, rho: float, control: int = 0
 ) -> Guarded:
-    """Is the arm worse than control by more than the guardrail's margin (relative)? A contrast of means: no division."""
+    """Is the arm worse than control by more than the margin, a share of control's size? Contrasts of means: no division.
+
+    The size is |μ₀|, and the sign of μ₀ is not known: worse is what is worse by more than m μ₀ and by more than −m μ₀.
+    """
     each = arm_estimates(guardrail, measured, adjust=False)
     sign = -1.0 if guardrail["direction"] == "up" else 1.0
-    worse = estimates.contrast(each[arm], each[control], 1 + sign * guardrail["margin"])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        reach = sequences.half_width_one_sided(np.maximum(worse.units, 1), worse.variance, alpha, rho)
-    excess = sign * worse.value
-    bound = excess - reach
-    ready = _ready(measured, arm, control) & (worse.variance > 0) & np.isfinite(excess)
+    ready = _ready(guardrail, measured, arm, control)
+    excesses, bounds = [], []
+    for margin in (guardrail["margin"], -guardrail["margin"]):
+        worse = _spread(estimates.contrast(each[arm], each[control], 1 + sign * margin))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            reach = sequences.half_width_one_sided(np.maximum(worse.units, 1), worse.variance, alpha, rho)
+        excesses.append(sign * worse.value)
+        bounds.append(excesses[-1] - reach)
+        ready = ready & (worse.variance > 0) & np.isfinite(excesses[-1])
+    excess, bound = np.minimum(*excesses), np.minimum(*bounds)
     return Guarded(excess, bound, bool((ready & (bound > 0)).any()))
 
 
-def _ready(measured: Measured, arm: int, control: int) -> Any:
+def _spread(found: Estimate) -> Estimate:
+    """Where no unit differs within its arm (all crash in one, none in the other), the variance of both arms taken together."""
+    between = np.square(found.value) / np.maximum(found.units, 1)
+    return Estimate(found.value, np.where(found.variance == 0, between, found.variance), found.units)
+
+
+def _ready(metric: Mapping[str, Any], measured: Measured, arm: int, control: int) -> Any:
     m = measured.moments
     few = np.minimum(m.n[..., arm], m.n[..., control])
-    # Σx² at least so many times the mean square of those that are not zero: a cheap count of units that bring something.
-    effective = np.square(m.a) / np.where(m.aa > 0, m.aa, 1.0)
-    return (few >= ENOUGH_UNITS) & (effective[..., arm] + effective[..., control] >= ENOUGH_EVENTS)
+    # How many units bring something, and how evenly: (Σ|x|)²/Σx² is n of equal ones, and 1 where one has nearly all.
+    effective = np.square(measured.size / np.sqrt(np.where(m.aa > 0, m.aa, 1.0)))
+    ready = (few >= ENOUGH_UNITS) & (effective[..., arm] + effective[..., control] >= ENOUGH_EVENTS)
+    if metric["kind"] == "ratio":
+        known = estimates.known_below(m)
+        ready = ready & known[..., arm] & known[..., control]
+    return ready

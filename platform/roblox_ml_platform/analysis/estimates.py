@@ -17,9 +17,20 @@ import numpy as np
 
 from .moments import Moments
 
-__all__ = ["Estimate", "adjusted", "contrast", "difference", "mean", "ratio", "relative", "theta", "variance_reduction"]
+__all__ = [
+    "Estimate",
+    "adjusted",
+    "contrast",
+    "difference",
+    "known_below",
+    "mean",
+    "ratio",
+    "relative",
+    "theta",
+    "variance_reduction",
+]
 
-#: Standard errors that the control's mean must be away from zero for a relative lift to mean anything.
+#: Standard errors that a denominator must be away from zero: the control's mean for a lift, the mean below for a ratio.
 FAR_FROM_ZERO = 4.0
 
 
@@ -45,6 +56,11 @@ def ratio(m: Moments) -> Estimate:
     return Estimate(value, np.maximum(spread, 0.0) / (np.maximum(m.n, 1) * below**2), m.n)
 
 
+def known_below(m: Moments) -> Any:
+    """Is a ratio's denominator far enough from zero for the delta method?"""
+    return np.abs(m.mean_b) > FAR_FROM_ZERO * np.sqrt(m.var_b / np.maximum(m.n, 1))
+
+
 def theta(arms: Moments) -> Any:
     """CUPED's coefficient from the last axis of arms: covariance and variance within arms, pooled."""
     weight = np.maximum(arms.n - 1, 0)
@@ -65,7 +81,9 @@ def variance_reduction(arms: Moments) -> Any:
     weight = np.maximum(arms.n - 1, 0)
     a, b = (weight * arms.var_a).sum(axis=-1), (weight * arms.var_b).sum(axis=-1)
     ab = (weight * arms.cov).sum(axis=-1)
-    return np.where((a > 0) & (b > 0), ab**2 / np.where(a * b > 0, a * b, 1.0), 0.0)
+    known = (a > 0) & (b > 0) & np.isfinite(a) & np.isfinite(b) & np.isfinite(ab)
+    # Divided one after the other: the product of two large variances has no number.
+    return np.where(known, ab / np.where(known, a, 1.0) * (ab / np.where(known, b, 1.0)), 0.0)
 
 
 def difference(treatment: Estimate, control: Estimate) -> Estimate:
@@ -79,8 +97,9 @@ def contrast(treatment: Estimate, control: Estimate, factor: float) -> Estimate:
 
 
 def relative(treatment: Estimate, control: Estimate) -> Estimate:
-    """The lift; not a number where the control's mean is too close to zero."""
-    far = np.abs(control.value) > FAR_FROM_ZERO * np.sqrt(control.variance)
+    """The lift; not a number where the control's mean is too close to zero, or below it: a share of less than nothing misleads."""
+    far = control.value > FAR_FROM_ZERO * np.sqrt(control.variance)
     base = np.where(far, control.value, np.nan)
-    variance = treatment.variance / base**2 + control.variance * np.square(treatment.value) / base**4
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        variance = (treatment.variance + control.variance * np.square(treatment.value / base)) / base**2
     return Estimate(treatment.value / base - 1, variance, treatment.units + control.units)

@@ -38,7 +38,9 @@ class Units:
     names: Any
     arm: Any
     at: Any
-    crossed: Any  # first arms of the units that were left out: the sample-ratio test counts them
+    # First arms and times of the units that were left out, by time: the sample-ratio test counts them where they came.
+    crossed: Any
+    crossed_at: Any
 
     def __len__(self) -> int:
         return len(self.arm)
@@ -74,7 +76,9 @@ def units_of(exposures: pa.Table, arms: Sequence[str], quality: Quality) -> Unit
     quality.units_in_two_arms += int(crossed.sum())
     kept = np.flatnonzero(~crossed)
     kept = kept[np.argsort(unit_at[kept], kind="stable")]
-    return Units(encoded.dictionary.take(pa.array(kept)), unit_arm[kept], unit_at[kept], unit_arm[crossed])
+    out = np.flatnonzero(crossed)
+    out = out[np.argsort(unit_at[out], kind="stable")]
+    return Units(encoded.dictionary.take(pa.array(kept)), unit_arm[kept], unit_at[kept], unit_arm[out], unit_at[out])
 
 
 def join(

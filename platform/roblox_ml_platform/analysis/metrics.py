@@ -20,14 +20,17 @@ import numpy as np
 from .joining import Events, Units
 from .moments import Moments
 
-__all__ = ["Measured", "measure", "peeks_of"]
+__all__ = ["DAY_US", "Measured", "measure", "peeks_of"]
+
+DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Moments at each peek, arrays (peeks, arms), and every unit's two numbers at the end."""
+    """Moments at each peek, arrays (peeks, arms), and every unit's two numbers at the end. `size`: the sums of |a|."""
 
     moments: Moments
+    size: Any
     a: Any
     b: Any
     has_covariate: bool
@@ -49,13 +52,19 @@ def measure(metric: Mapping[str, Any], events: Mapping[str, Events], units: Unit
         unit, at = np.concatenate([unit, below.unit]), np.concatenate([at, below.at])
         a, b = np.concatenate([a, np.zeros(len(below.unit))]), np.concatenate([np.zeros(len(a)), below.value])
         order = np.argsort(at, kind="stable")
-        moments, a_end, b_end = _carried(units, arms, peeks, unit[order], at[order], a[order], b[order], None)
-        return Measured(moments, a_end, b_end, False)
+        found = _carried(units, arms, peeks, unit[order], at[order], a[order], b[order], None)
+        return Measured(*found, has_covariate=False)
     covariate = None
     if metric.get("cuped_days") and mine.before is not None:
-        covariate = np.bincount(mine.before.unit, weights=_deltas(kind, mine.before), minlength=len(units))
-    moments, a_end, b_end = _carried(units, arms, peeks, unit, at, a, None, covariate)
-    return Measured(moments, a_end, b_end, covariate is not None)
+        covariate = _before(kind, mine.before, units, metric["cuped_days"] * DAY_US)
+    return Measured(*_carried(units, arms, peeks, unit, at, a, None, covariate), has_covariate=covariate is not None)
+
+
+def _before(kind: str, events: Events, units: Units, reach_us: int) -> Any:
+    """Every unit's covariate. Another metric of the same event may have asked for a longer time before: that is not this one's."""
+    near = events.at >= units.at[events.unit] - reach_us
+    mine = Events(events.unit[near], events.at[near], events.value[near])
+    return np.bincount(mine.unit, weights=_deltas(kind, mine), minlength=len(units)).astype(float)
 
 
 def _deltas(kind: str, events: Events) -> Any:
@@ -71,9 +80,9 @@ def _deltas(kind: str, events: Events) -> Any:
 
 def _carried(
     units: Units, arms: int, peeks: Any, unit: Any, at: Any, da: Any, db: Any | None, covariate: Any | None
-) -> tuple[Moments, Any, Any]:
+) -> tuple[Moments, Any, Any, Any]:
     shape = (len(peeks), arms)
-    sums = {name: np.zeros(shape) for name in ("n", "a", "aa", "b", "bb", "ab")}
+    sums = {name: np.zeros(shape) for name in ("n", "a", "aa", "b", "bb", "ab", "size")}
     a = np.zeros(len(units))
     b = np.zeros(len(units)) if covariate is None else covariate
     known, seen = 0, 0
@@ -99,6 +108,7 @@ def _carried(
             new_b = old_b if db is None else old_b + np.bincount(where, weights=db[seen:end], minlength=len(touched))
             add("a", arm, new_a - old_a)
             add("aa", arm, new_a**2 - old_a**2)
+            add("size", arm, np.abs(new_a) - np.abs(old_a))
             add("ab", arm, new_a * new_b - old_a * old_b)
             a[touched] = new_a
             if db is not None:
@@ -108,4 +118,5 @@ def _carried(
         seen = end
         for name, total in now.items():
             sums[name][peek] = total
-    return Moments(**sums), a, b
+    size = sums.pop("size")
+    return Moments(**sums), size, a, b

@@ -20,7 +20,7 @@ from .comparing import Comparison, arm_estimates, compare, guard
 from .estimates import variance_reduction
 from .interactions import interaction
 from .joining import Quality, Units, join, units_of
-from .metrics import Measured, measure, peeks_of
+from .metrics import DAY_US, Measured, measure, peeks_of
 from .multiplicity import bonferroni, e_bh
 from .sample_ratio import log_e_value
 from .sequences import rho_for
@@ -29,7 +29,6 @@ __all__ = ["BROKEN", "SUSPECT", "Neighbour", "build"]
 
 #: e-values of the sample-ratio test: from here on something may be wrong, from there on something is.
 SUSPECT, BROKEN = 20.0, 1000.0
-_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +61,7 @@ def build(
     units = units_of(exposures, names, quality)
     wanted = list(dict.fromkeys(n for one in (*metrics, *guardrails) for n in (one["event"], one.get("per")) if n))
     before = {
-        one["event"]: one.get("cuped_days", 0) * _DAY_US
-        for one in sorted(metrics, key=lambda m: m.get("cuped_days", 0))
+        one["event"]: one.get("cuped_days", 0) * DAY_US for one in sorted(metrics, key=lambda m: m.get("cuped_days", 0))
     }
     found = join(events, units, wanted, quality, until_us=until_us, before_us=before)
     looks = peeks_of(units, until_us, peeks)
@@ -186,10 +184,10 @@ def _guardrail(
 def _sample_ratio(units: Units, names: Sequence[str], weights: Any, looks: Any) -> dict[str, Any]:
     """On first exposures, at every peek, also of the units that are left out elsewhere."""
     counts = np.zeros((len(looks), len(names)))
-    upto = np.searchsorted(units.at, looks, side="right")
-    for arm in range(len(names)):
-        counts[:, arm] = np.concatenate([[0], np.cumsum(units.arm == arm)])[upto]
-    counts[-1] += np.bincount(units.crossed, minlength=len(names))
+    for arms, at in ((units.arm, units.at), (units.crossed, units.crossed_at)):
+        upto = np.searchsorted(at, looks, side="right")
+        for arm in range(len(names)):
+            counts[:, arm] += np.concatenate([[0], np.cumsum(arms == arm)])[upto]
     some = weights > 0
     nobody = bool(counts[-1][~some].any())
     logs = log_e_value(counts[:, some], weights[some]) if some.sum() > 1 else np.zeros(len(looks))

@@ -51,7 +51,9 @@ def warnings(document: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) 
     if other := quality["exposures_of_unknown_arms"]:
         found.append(f"{other} exposures name an arm that the experiment does not have.")
     if late := quality["late_events"]:
-        found.append(f"{late} events came after the end of the experiment and are not counted.")
+        found.append(
+            f"{late} events came after the end of the experiment, or from a clock that is ahead, and are not counted."
+        )
     if repeated := quality["repeated_events"]:
         found.append(f"{repeated} events were sent more than once and are counted once.")
     for one in document["interactions"]:
@@ -68,6 +70,10 @@ def warnings(document: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) 
     for metric in document["metrics"]:
         if total and not metric["arms"][0]["mean"] and all(not arm["mean"] for arm in metric["arms"]):
             found.append(f"No event of {metric['name']} ({metric['event']}) has come from a unit of this experiment.")
+        if any(arm["mean"] is not None and arm["sd"] is None for arm in metric["arms"]):
+            found.append(
+                f"Values of {metric['name']} are too large to calculate with: look at what logs {metric['event']}."
+            )
     if sum(1 for one in document["metrics"] if one["primary"]) * (len(document["units"]) - 1) > 1:
         found.append(
             f"Primary comparisons share the error budget: each is made at {document['alpha_each']:.3g} instead of {document['alpha']:g}."
