@@ -233,6 +233,8 @@ def _correlation(hits: Any, requests: Any, floor: float, *, stalls: bool) -> Any
     their median: such seconds
     are few, move a median's test by half a second's requests at most, and the worst of them is calmed anyway.
     """
+    if requests.shape[-1] < 2:  # no neighbours yet
+        return np.full(requests.shape[:-1], floor)
     n = np.maximum(requests, 1).astype(float)
     share = hits / n
     both = (requests[..., 1:] > 1) & (requests[..., :-1] > 1)
