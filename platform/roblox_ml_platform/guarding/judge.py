@@ -70,7 +70,8 @@ class Limits:
 class Profile:
     """What a baseline is like: challenger's bins at which its median and tail are asked, how much one second's
     requests go together, and the
-    shares to expect of it, as the numbers of a beta distribution (they sharpen the test; a wrong guess costs power, never validity)."""
+    shares to expect of it, as the numbers of a beta distribution (they sharpen the test; a wrong guess costs power. They are learnt from
+    seconds that may be judged too, so the level is what simulations say, not what a theorem does)."""
 
     edges: Mapping[str, Any]
     correlation: Mapping[str, Any]

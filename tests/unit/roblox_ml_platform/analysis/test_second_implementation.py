@@ -124,3 +124,12 @@ def test_snips_and_the_ratio_of_sums_agree() -> None:
     ratio = estimates.ratio(Moments.of(np.zeros(400, int), 1, weight * reward, weight))
     assert found.estimate == pytest.approx(float(ratio.value[0]))
     assert found.standard_error**2 == pytest.approx(float(ratio.variance[0]), rel=0.01)
+
+
+def test_units_that_all_came_at_once_and_go_on_bringing_events_raise_few_alarms() -> None:
+    """Not what the theorem is about: the number of units stands still, and their sums wander."""
+    rng, runs, looks, planned = np.random.default_rng(5), 4000, 40, 10_000
+    walk = np.cumsum(rng.standard_normal((runs, looks)), axis=1) / np.sqrt(np.arange(1, looks + 1))
+    for units in (planned // 10, planned, 10 * planned):
+        reach = float(sequences.half_width(units, 1.0, 0.05, sequences.rho_for(planned, 0.05)))
+        assert (np.abs(walk) > reach).any(axis=1).mean() <= 0.05
