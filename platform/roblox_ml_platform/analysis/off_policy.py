@@ -36,12 +36,12 @@ class Value:
 
 def ips(reward: Sequence[float] | Any, weight: Any, *, alpha: float = 0.05) -> Value:
     """Inverse propensity score."""
-    return _of(_checked(weight) * np.asarray(reward, dtype=float), alpha)
+    return _of(_checked(weight, reward) * np.asarray(reward, dtype=float), alpha)
 
 
 def snips(reward: Sequence[float] | Any, weight: Any, *, alpha: float = 0.05) -> Value:
     """Self-normalised: a ratio of means, its variance by the delta method."""
-    weight, reward = _checked(weight), np.asarray(reward, dtype=float)
+    weight, reward = _checked(weight, reward), np.asarray(reward, dtype=float)
     total = weight.sum()
     if total <= 0:
         raise ValueError("all weights are zero: the new policy would never do what was logged")
@@ -52,18 +52,28 @@ def snips(reward: Sequence[float] | Any, weight: Any, *, alpha: float = 0.05) ->
 
 def doubly_robust(reward: Any, weight: Any, taken: Any, expected: Any, *, alpha: float = 0.05) -> Value:
     """`taken`: the model's reward of the action taken; `expected`: its mean reward under the new policy, of the same contexts."""
-    residual = np.asarray(reward, dtype=float) - taken
-    return _of(np.asarray(expected, dtype=float) + _checked(weight) * residual, alpha)
+    weight = _checked(weight, reward, taken, expected)
+    residual = np.asarray(reward, dtype=float) - np.asarray(taken, dtype=float)
+    return _of(np.asarray(expected, dtype=float) + weight * residual, alpha)
 
 
 def effective_size(weight: Any) -> float:
-    """(Σw)² / Σw²: how many rows the log is worth for this policy."""
+    """(Σw)² / Σw²: how many rows the log is worth for this policy; 0 where it would do nothing of what was logged."""
     weight = _checked(weight)
-    return float(weight.sum() ** 2 / np.square(weight).sum())
+    squares = float(np.square(weight).sum())
+    return float(weight.sum() ** 2) / squares if squares else 0.0
 
 
-def _checked(weight: Any) -> Any:
+def _checked(weight: Any, *beside: Any) -> Any:
+    """The weights as an array.
+
+    Raises:
+        ValueError: they are none, or not one for each row of what stands beside them.
+    """
     weight = np.asarray(weight, dtype=float)
+    lengths = [np.shape(weight), *(np.shape(one) for one in beside)]
+    if any(len(shape) != 1 or shape != lengths[0] for shape in lengths) or (beside and len(weight) < 2):
+        raise ValueError(f"the log's columns have the shapes {lengths}: give one number for each of two or more rows")
     if not np.isfinite(weight).all() or (weight < 0).any():
         raise ValueError("weights must be finite and not negative: a logged propensity was zero or missing")
     return weight

@@ -88,3 +88,14 @@ def test_open_bandit_estimates_cover_what_the_other_policy_really_earned(
     for estimate in (ips(here["click"], weight), snips(here["click"], weight)):
         reach = 1.96 * sqrt(estimate.standard_error**2 + noise)
         assert abs(estimate.estimate - earned) <= reach, (campaign, estimate, earned)
+
+
+def test_columns_that_do_not_fit_are_refused_and_a_policy_that_never_does_what_was_logged_is_worth_no_row() -> None:
+    for reward, weight in (([], []), ([1.0], [1.0]), ([1.0, 0.0], [1.0, 2.0, 3.0]), ([[1.0], [0.0]], [1.0, 2.0])):
+        for estimate in (ips, snips):
+            with pytest.raises(ValueError, match="one number for each"):
+                estimate(reward, weight)
+    with pytest.raises(ValueError, match="one number for each"):
+        doubly_robust([1.0, 0.0], [1.0, 1.0], [0.5], [0.5, 0.5])
+    assert effective_size([0.0, 0.0]) == 0.0
+    assert effective_size([1.0, 1.0, 0.0]) == 2.0
