@@ -12,7 +12,8 @@ from typing import Any
 
 from ._addresses import control, door_url, grpc_address
 from ._credentials import token_for
-from ._predict import InputError, Prediction, Tensor, encode, from_rest, to_rest
+from ._predict import InputError, Prediction, Tensor, encode, from_rest, parameters_of, to_rest
+from ._ranking import Ranking, inputs_of
 from .errors import MissingExtra, NotFound, NotRunning, RemoteError
 
 __all__ = ["Endpoint", "GrpcEndpoint"]
@@ -78,8 +79,36 @@ class Endpoint:
         answer = self._send("POST", "/infer", content=body, headers=headers, timeout=timeout + 5)
         self._raise_for(answer)
         length = answer.headers.get("inference-header-content-length")
-        tensors = from_rest(answer.content, int(length) if length else None)
-        return _prediction(tensors, dict(answer.headers))
+        head = int(length) if length else None
+        said = parameters_of(answer.content, head)
+        return _prediction(from_rest(answer.content, head), dict(answer.headers), said)
+
+    def rank(
+        self,
+        user: str | int | None,
+        candidates: Any,
+        features: Mapping[str, float] | None = None,
+        *,
+        unit: str | int | None = None,
+        context: Mapping[str, Any] | None = None,
+        timeout: float = 30.0,
+    ) -> Ranking:
+        """The best of the candidates for a user, best first: of an endpoint whose model was made with `Model.ranking`.
+
+        Args:
+            user: the key of the user's features; None: nobody in particular.
+            candidates: ids, as many as 10,000.
+            features: numbers that only the caller knows (the hour, a slot).
+            unit: who asks, for experiments and canaries: the user, where nothing else is said.
+            context: attributes for targeting, and values of other units by name.
+
+        Raises:
+            InputError: the endpoint ranks nothing, or these are no ids and numbers.
+            NotFound, RemoteError, NotRunning: the door's own answer.
+        """
+        asked = inputs_of(self.name, self.inputs(), user, candidates, features)
+        who = unit if unit is not None else (None if user == "" else user)
+        return Ranking(self.predict(asked, unit=who, context=context, timeout=timeout))
 
     def inputs(self) -> list[dict[str, Any]]:
         """What the model takes: name, datatype, shape of each input. Asked once, and again when something no longer fits."""
@@ -339,7 +368,8 @@ class GrpcEndpoint:
             Tensor(output.name, output.datatype, tuple(output.shape), raw)
             for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
         ]
-        return _prediction(answered, dict(done.trailing_metadata() or ()))
+        said = {key: getattr(one, one.WhichOneof("parameter_choice")) for key, one in response.parameters.items()}
+        return _prediction(answered, dict(done.trailing_metadata() or ()), said)
 
     def _error(self, error: Any) -> RemoteError | NotRunning:
         self._owner._inputs = None
@@ -355,12 +385,14 @@ class GrpcEndpoint:
         return RemoteError(f"{code}: {details}", code=code, where=where)
 
 
-def _prediction(tensors: list[Tensor], headers: dict[str, Any]) -> Prediction:
+def _prediction(
+    tensors: list[Tensor], headers: dict[str, Any], parameters: Mapping[str, Any] | None = None
+) -> Prediction:
     version = headers.get(_VERSION_HEADER)
     arms = dict(pair.split("=", 1) for pair in str(headers.get("x-rml-arms") or "").split(",") if "=" in pair)
     return Prediction(
         tensors, version=int(version) if version else None, inference_id=headers.get(_ID_HEADER), arms=arms,
-        fallback="x-rml-fallback" in headers,
+        fallback="x-rml-fallback" in headers, parameters=parameters,
     )  # fmt: skip
 
 

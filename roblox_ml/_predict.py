@@ -18,7 +18,7 @@ from typing import Any, overload
 
 from .errors import RmlSdkError
 
-__all__ = ["InputError", "Prediction", "Tensor", "encode", "from_rest", "to_rest"]
+__all__ = ["InputError", "Prediction", "Tensor", "encode", "from_rest", "parameters_of", "to_rest"]
 
 _CODES = {
     "BOOL": "B", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h", "INT32": "i",
@@ -49,7 +49,7 @@ class Prediction(Sequence[dict[str, Any]]):
     """The answer: one dict per row; `labels` and `scores` of classifiers; `outputs` by name; who answered.
 
     `scores` are in the order of the model's labels, one list per row. `arms` are the experiments' arms that the unit is in, `fallback`
-    says that the champion answered because a challenger did not.
+    says that the champion answered because a challenger did not. `parameters` are what the answer says of itself.
     """
 
     def __init__(
@@ -60,7 +60,9 @@ class Prediction(Sequence[dict[str, Any]]):
         inference_id: str | None,
         arms: dict[str, str] | None = None,
         fallback: bool = False,
+        parameters: Mapping[str, Any] | None = None,
     ) -> None:
+        self.parameters = dict(parameters or {})
         self.arms = arms or {}
         self.fallback = fallback
         self.outputs: dict[str, list[Any]] = {tensor.name: tensor.values() for tensor in tensors}
@@ -164,6 +166,12 @@ def from_rest(body: bytes, head_length: int | None) -> list[Tensor]:
             raw, position = body[position : position + size], position + size
         tensors.append(Tensor(entry["name"], entry["datatype"], shape, raw))
     return tensors
+
+
+def parameters_of(body: bytes, head_length: int | None) -> dict[str, Any]:
+    """The parameters of a v2 answer as a whole."""
+    found = json.loads(body[:head_length]).get("parameters")
+    return found if isinstance(found, dict) else {}
 
 
 def _by_name(inputs: Any, wanted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

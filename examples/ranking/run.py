@@ -78,11 +78,7 @@ def main() -> None:
             scores = ", ".join(f"{score:.4f}" for score in answer["SCORES"])
             print(f"  {user:8} items {answer['ITEMS']}  scores {scores}  defaults {answer['defaulted']}")
         print("The second slot, through the SDK:")
-        print(
-            endpoint.predict(
-                {"USER": ["0.0.0.0"], "CANDIDATES": [3, 14, 15, 9, 26], "CONTEXT": ['{"slot_2": 1}']}, unit="0.0.0.0"
-            )
-        )
+        print(endpoint.rank("0.0.0.0", [3, 14, 15, 9, 26], {"slot_2": 1}))
     answer = ask(endpoint.url, "1.0.4.1", [3, 14, 15, 9, 26, 999], slot_2=0, slot_3=0)
     print(
         f"The feature server is gone: items {answer['ITEMS']} still, from what the door kept, with {answer['defaulted']} defaults"

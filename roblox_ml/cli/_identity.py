@@ -118,7 +118,9 @@ def audit(
 @tokens_app.command("create")
 def tokens_create(
     name: str,
-    role: Annotated[str, typer.Option(help="The most it may do: infer, view, run, register, promote, serve, admin.")] = "view",
+    role: Annotated[
+        str, typer.Option(help="The most it may do: infer, view, run, register, promote, serve, admin.")
+    ] = "view",
     scope: Annotated[str, typer.Option(help="Where: team:NAME, model:NAME or * (wherever you may).")] = "*",
     days: Annotated[int, typer.Option(help="How long it lives; 0: the control plane's default.")] = 0,
     owner: Annotated[str, typer.Option(help="service:TEAM/NAME instead of you; ends with no person's leaving.")] = "",

@@ -21,6 +21,7 @@ import pytest
 import tritonclient.grpc as grpc_client
 
 import roblox_ml as rml
+from roblox_ml._endpoint import Endpoint
 
 pytestmark = pytest.mark.triton
 
@@ -215,6 +216,20 @@ def test_rest_grpc_and_the_long_way_agree(world: World, user: str, hour: float |
         items, found, count = ask(user, ITEMS, hour)
         assert items == best and count == defaulted
         np.testing.assert_allclose(found, [scores[item] for item in best], rtol=1e-6)
+
+
+def test_the_sdk_ranks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RML_DOOR_URL", world.stack.door)
+    monkeypatch.setenv("RML_DOOR_GRPC", world.stack.door_grpc)
+    endpoint = Endpoint("feed")
+    items, scores, defaulted = world.rest("ann", [11, 12, 13, 20], 17.0)
+    best = endpoint.rank("ann", [11, 12, 13, 20], {"hour": 17})
+    assert (best.items, best.defaulted, best.version) == (items, defaulted, 1)
+    assert best.scores == pytest.approx(scores)
+    over_grpc = endpoint.grpc.predict({"USER": ["ann"], "CANDIDATES": [11, 12, 13, 20], "CONTEXT": ['{"hour": 17}']})
+    assert over_grpc.outputs["ITEMS"] == items and over_grpc.parameters["features_defaulted"] == defaulted
+    nobody = endpoint.rank(None, [])
+    assert list(nobody) == []
 
 
 def test_what_is_a_default_is_counted_by_feature_and_reason(world: World) -> None:
