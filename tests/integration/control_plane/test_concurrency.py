@@ -131,7 +131,9 @@ def test_two_who_create_one_endpoint_at_once_both_get_an_answer(
         refused += sum(isinstance(outcome, Conflict) for outcome in outcomes.values())
         assert replicas[0].client().endpoint(name)["model"] in [o for o in outcomes.values() if isinstance(o, str)]
         url = f"http://127.0.0.1:{replicas[0].port}/v1/audit"
-        told = httpx.get(url, params={"subject": name}, headers={"authorization": f"Bearer {HomeSettings().read_token()}"})
+        told = httpx.get(
+            url, params={"subject": name}, headers={"authorization": f"Bearer {HomeSettings().read_token()}"}
+        )
         befores = [row["detail"]["before"] for row in reversed(told.json()["audit"]) if row["outcome"] == "done"]
         assert befores[0] is None and all(before["model"] in outcomes for before in befores[1:])
     print(f"\n{refused} of 12 were refused")
