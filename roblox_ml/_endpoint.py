@@ -12,7 +12,7 @@ from typing import Any
 
 from ._addresses import control, door_url, grpc_address
 from ._credentials import token_for
-from ._predict import InputError, Prediction, Tensor, encode, from_rest, parameters_of, to_rest
+from ._predict import InputError, Prediction, Tensor, encode, from_grpc, from_rest, parameters_of, to_grpc, to_rest
 from ._ranking import Ranking, inputs_of
 from .errors import MissingExtra, NotFound, NotRunning, RemoteError
 
@@ -335,14 +335,8 @@ class GrpcEndpoint:
             from tritonclient.grpc import service_pb2 as v2
         except ModuleNotFoundError as error:
             raise MissingExtra(f"gRPC needs {error.name!r}", fix='pip install "roblox-ml[serving]"') from error
-        tensors = self._owner._encode(inputs)
-        request = v2.ModelInferRequest(
-            model_name=self._owner.name,
-            inputs=[
-                v2.ModelInferRequest.InferInputTensor(name=t.name, datatype=t.datatype, shape=t.shape) for t in tensors
-            ],
-            raw_input_contents=[tensor.raw for tensor in tensors],
-        )
+        request = to_grpc(v2, self._owner._encode(inputs))
+        request.model_name = self._owner.name
         if self._channel is None:
             self._channel = grpc.insecure_channel(
                 self.address, options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -364,12 +358,8 @@ class GrpcEndpoint:
             response, done = call.with_call(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise self._error(error) from None
-        answered = [
-            Tensor(output.name, output.datatype, tuple(output.shape), raw)
-            for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
-        ]
         said = {key: getattr(one, one.WhichOneof("parameter_choice")) for key, one in response.parameters.items()}
-        return _prediction(answered, dict(done.trailing_metadata() or ()), said)
+        return _prediction(from_grpc(response), dict(done.trailing_metadata() or ()), said)
 
     def _error(self, error: Any) -> RemoteError | NotRunning:
         self._owner._inputs = None

@@ -18,7 +18,17 @@ from typing import Any, overload
 
 from .errors import RmlSdkError
 
-__all__ = ["InputError", "Prediction", "Tensor", "encode", "from_rest", "parameters_of", "to_rest"]
+__all__ = [
+    "InputError",
+    "Prediction",
+    "Tensor",
+    "encode",
+    "from_grpc",
+    "from_rest",
+    "parameters_of",
+    "to_grpc",
+    "to_rest",
+]
 
 _CODES = {
     "BOOL": "B", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h", "INT32": "i",
@@ -172,6 +182,20 @@ def parameters_of(body: bytes, head_length: int | None) -> dict[str, Any]:
     """The parameters of a v2 answer as a whole."""
     found = json.loads(body[:head_length]).get("parameters")
     return found if isinstance(found, dict) else {}
+
+
+def to_grpc(v2: Any, tensors: Sequence[Tensor]) -> Any:
+    """A `ModelInferRequest` of the generated module `v2`, without a model's name."""
+    described = [
+        v2.ModelInferRequest.InferInputTensor(name=one.name, datatype=one.datatype, shape=one.shape) for one in tensors
+    ]
+    return v2.ModelInferRequest(inputs=described, raw_input_contents=[one.raw for one in tensors])
+
+
+def from_grpc(response: Any) -> list[Tensor]:
+    """The output tensors of a `ModelInferResponse` whose contents are raw, as Triton's and the door's are."""
+    pairs = zip(response.outputs, response.raw_output_contents, strict=True)
+    return [Tensor(output.name, output.datatype, tuple(output.shape), raw) for output, raw in pairs]
 
 
 def _by_name(inputs: Any, wanted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .._predict import Prediction, Tensor
+from .._predict import Prediction, from_grpc, to_grpc
 from ..errors import MissingExtra, RemoteError
 from .rest import Late, Lost
 
@@ -42,18 +42,9 @@ class GrpcDirect:
         Raises:
             MissingExtra: grpcio or tritonclient is not installed. The rest as over REST.
         """
-        v2 = _messages()
-        tensors = self._owner._encode(inputs)
-        request = v2.ModelInferRequest(
-            inputs=[v2.ModelInferRequest.InferInputTensor(name=t.name, datatype=t.datatype, shape=t.shape) for t in tensors],
-            raw_input_contents=[tensor.raw for tensor in tensors],
-        )  # fmt: skip
+        request = to_grpc(_messages(), self._owner._encode(inputs))
         response, reached = self._ask(request, unit, context, timeout)
-        answered = [
-            Tensor(output.name, output.datatype, tuple(output.shape), raw)
-            for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
-        ]
-        return self._owner._prediction(answered, reached)
+        return self._owner._prediction(from_grpc(response), reached)
 
     def infer(
         self,
