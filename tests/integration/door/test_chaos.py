@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from roblox_ml_core.records import read_accounts
 
@@ -42,6 +43,8 @@ def test_no_client_notices_what_dies_and_every_request_is_accounted_for(world: W
     world.kill("challenger")
     load.more(200)
     client.end_canary("feed", "it died")
+    metrics = "".join(httpx.get(f"{door}/metrics").text for door in world.doors)
+    assert 'rml_door_fallbacks_total{endpoint="feed",version="3"}' in metrics, "nobody met the dead challenger"
 
     client.put_shadow("feed", "next", "feed/4")
     load.more(200)
