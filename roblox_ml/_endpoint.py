@@ -12,7 +12,18 @@ from typing import Any
 
 from ._addresses import control, door_url, grpc_address
 from ._credentials import token_for
-from ._predict import InputError, Prediction, Tensor, encode, from_grpc, from_rest, parameters_of, to_grpc, to_rest
+from ._predict import (
+    InputError,
+    Prediction,
+    Tensor,
+    encode,
+    from_grpc,
+    from_rest,
+    parameters_of,
+    said_by,
+    to_grpc,
+    to_rest,
+)
 from ._ranking import Ranking, inputs_of
 from .errors import MissingExtra, NotFound, NotRunning, RemoteError
 
@@ -99,15 +110,22 @@ class Endpoint:
             user: the key of the user's features; None: nobody in particular.
             candidates: ids, as many as 10,000.
             features: numbers that only the caller knows (the hour, a slot).
-            unit: who asks, for experiments and canaries: the user, where nothing else is said.
+            unit: who asks, for experiments and canaries: the user, where nothing else is said and the user's key can be a unit.
             context: attributes for targeting, and values of other units by name.
 
         Raises:
             InputError: the endpoint ranks nothing, or these are no ids and numbers.
             NotFound, RemoteError, NotRunning: the door's own answer.
         """
-        asked = inputs_of(self.name, self.inputs(), user, candidates, features)
-        who = unit if unit is not None else (None if user == "" else user)
+        known = self._inputs is not None
+        try:
+            asked = inputs_of(self.name, self.inputs(), user, candidates, features)
+        except InputError:
+            if not known:
+                raise
+            self._inputs = None  # what was known may be an older version's
+            asked = inputs_of(self.name, self.inputs(), user, candidates, features)
+        who = unit if unit is not None else _unit_of(user)
         return Ranking(self.predict(asked, unit=who, context=context, timeout=timeout))
 
     def inputs(self) -> list[dict[str, Any]]:
@@ -358,8 +376,7 @@ class GrpcEndpoint:
             response, done = call.with_call(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise self._error(error) from None
-        said = {key: getattr(one, one.WhichOneof("parameter_choice")) for key, one in response.parameters.items()}
-        return _prediction(from_grpc(response), dict(done.trailing_metadata() or ()), said)
+        return _prediction(from_grpc(response), dict(done.trailing_metadata() or ()), said_by(response))
 
     def _error(self, error: Any) -> RemoteError | NotRunning:
         self._owner._inputs = None
@@ -373,6 +390,13 @@ class GrpcEndpoint:
                 fix="start it with `rml up`, or set RML_DOOR_GRPC",
             )
         return RemoteError(f"{code}: {details}", code=code, where=where)
+
+
+def _unit_of(user: str | int | None) -> str | int | None:
+    """A user's key as the unit, where it can be one: keys may be longer and odder than units."""
+    if isinstance(user, str) and not (user.isprintable() and user == user.strip() and 0 < len(user) <= _MAX_UNIT):
+        return None
+    return user
 
 
 def _prediction(

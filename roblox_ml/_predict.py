@@ -198,6 +198,11 @@ def from_grpc(response: Any) -> list[Tensor]:
     return [Tensor(output.name, output.datatype, tuple(output.shape), raw) for output, raw in pairs]
 
 
+def said_by(response: Any) -> dict[str, Any]:
+    """The parameters of a `ModelInferResponse`."""
+    return {key: getattr(one, one.WhichOneof("parameter_choice")) for key, one in response.parameters.items()}
+
+
 def _by_name(inputs: Any, wanted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     one = str(wanted[0]["name"]) if len(wanted) == 1 else None
     columns = getattr(inputs, "columns", None)

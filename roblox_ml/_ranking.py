@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from ._predict import InputError, Prediction
@@ -83,11 +83,13 @@ def inputs_of(
             f"endpoint {name!r} ranks nothing: its model takes {takes}", why="a ranker is made with Model.ranking",
             fix="endpoint.predict(…)",
         )  # fmt: skip
-    if isinstance(candidates, str | bytes | Mapping):
+    if isinstance(candidates, str | bytes | Mapping) or not (
+        hasattr(candidates, "tolist") or isinstance(candidates, Iterable)
+    ):
         raise InputError(
             f"candidates is {candidates!r:.60}", why="a list of ids is ranked", fix='rank("u1", [11, 12, 13])'
         )
-    listed = candidates.tolist() if hasattr(candidates, "tolist") else list(candidates)
+    listed = [_plain(one) for one in (candidates.tolist() if hasattr(candidates, "tolist") else candidates)]
     texts = known["CANDIDATES"] == "BYTES"
     for one in listed:
         fits = isinstance(one, str | bytes) if texts else isinstance(one, int) and not isinstance(one, bool)
@@ -96,7 +98,35 @@ def inputs_of(
             raise InputError(
                 f"candidate {one!r:.60} is a {type(one).__name__}", why=f"this endpoint's ids are {kind}", fix=kind
             )
-    given = {str(key): value for key, value in (features or {}).items()}
+    return {
+        "USER": [_user(user)],
+        "CANDIDATES": listed,
+        **_context(name, "CONTEXT" in known, features),
+    }
+
+
+def _user(user: Any) -> str | bytes:
+    plain = _plain(user)
+    if plain is None:
+        return ""
+    if isinstance(plain, str | bytes):
+        return plain
+    if isinstance(plain, int) and not isinstance(plain, bool):
+        return str(plain)
+    raise InputError(
+        f"user is {user!r:.60}", why="the key of a user's features is a text or an integer", fix='rank("u1", …)'
+    )
+
+
+def _context(name: str, wanted: bool, features: Any) -> dict[str, list[str]]:
+    if features is not None and not isinstance(features, Mapping):
+        raise InputError(f"features is a {type(features).__name__}", why="they are named", fix='{"hour": 17}')
+    given = {str(key): _plain(value) for key, value in (features or {}).items()}
+    if given and not wanted:
+        raise InputError(
+            f"endpoint {name!r} takes no features of the caller's, and was given {', '.join(given)}",
+            why="its model was made without context=", fix="leave them out, or name them in Model.ranking(context=…)",
+        )  # fmt: skip
     for key, value in given.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise InputError(
@@ -104,8 +134,9 @@ def inputs_of(
                 why="features of a request are finite numbers",
                 fix=f'{{"{key}": 17}}',
             )
-    return {
-        "USER": ["" if user is None else user if isinstance(user, str | bytes) else str(user)],
-        "CANDIDATES": listed,
-        **({"CONTEXT": [json.dumps(given)]} if "CONTEXT" in known else {}),
-    }
+    return {"CONTEXT": [json.dumps(given)]} if wanted else {}
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's as Python's own."""
+    return value.item() if hasattr(value, "item") and not isinstance(value, str | bytes) else value

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -17,6 +18,7 @@ from roblox_ml_platform.analysis import power, sequences
 from roblox_ml_platform.analysis.report import build
 from roblox_ml_platform.analysis.sample_ratio import log_e_value
 
+from .assignments import assigned, open_bandit
 from .canaries import judged
 from .traffic import Traffic
 
@@ -31,15 +33,16 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10_000, help="simulated experiments of each kind")
     parser.add_argument("--canaries", type=int, default=1000, help="simulated canaries of each kind")
     parser.add_argument("--exposures", type=int, default=5_000_000, help="exposures of the timed report")
+    parser.add_argument("--units", type=int, default=1_000_000, help="units that are assigned")
     options = parser.parse_args()
     rng = np.random.default_rng(2026)
     figures: dict[str, float] = {}
     for name, figure in chain(
         _peeking(rng, options.runs), _power(rng, options.runs), _ratios(rng, options.runs), _canaries(rng, options.canaries),
-        _report(rng, options.exposures),
+        _report(rng, options.exposures), assigned(options.units), open_bandit(),
     ):  # fmt: skip
         figures[name] = figure
-        print(f"{name:44} {figure:12.5g}", flush=True)
+        print(f"{name:52} {figure:12.5g}", flush=True)
     print(json.dumps({name: float(f"{value:.4g}") for name, value in figures.items()}))
 
 
@@ -94,6 +97,12 @@ def _canaries(rng: np.random.Generator, runs: int) -> Any:
         seconds = judged(rng, min(runs, 500), 40 + fault.get("begin", 0), **fault).seconds
         yield f"canary_{name}_median_s", float(np.median(seconds))
         yield f"canary_{name}_within_10_s", float((seconds <= 10).mean())
+    # What stands in the way at 50 requests a second is their number.
+    for rps in (200, 500):
+        busy = judged(rng, min(runs, 500), 40, extra_errors=0.05, traffic=Traffic(canary_rps=rps))
+        slow = judged(rng, min(runs, 500), 40, slower=2.0, traffic=replace(quiet, canary_rps=rps))
+        yield f"canary_errors_5_percent_at_{rps}_rps_within_10_s", busy.within(10)
+        yield f"canary_latency_twice_at_{rps}_rps_within_10_s", slow.within(10)
 
 
 def _report(rng: np.random.Generator, n: int) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import _siblings
 from .._endpoint import _about
-from .._predict import InputError, Prediction, encode, from_rest, to_rest
+from .._predict import InputError, Prediction, encode, from_rest, parameters_of, to_rest
 from .._rollouts.wishes import WishError
 from ..errors import NotRunning, RemoteError
 from .asking import Asker, Attempt, Reached
@@ -104,7 +104,8 @@ class Direct:
                 _error_text(reply), status=reply.status, where=f"{reached.target.key} of endpoint {self.name!r}"
             )
         length = reply.headers.get("inference-header-content-length")
-        return self._prediction(from_rest(reply.body, int(length) if length else None), reached)
+        head = int(length) if length else None
+        return self._prediction(from_rest(reply.body, head), reached, parameters_of(reply.body, head))
 
     def infer(
         self,
@@ -241,9 +242,12 @@ class Direct:
     def _channel(self, server: Server) -> Any:
         return self._servers.channel(server)
 
-    def _prediction(self, tensors: list[Any], reached: Reached) -> Prediction:
+    def _prediction(
+        self, tensors: list[Any], reached: Reached, parameters: Mapping[str, Any] | None = None
+    ) -> Prediction:
         return Prediction(
-            tensors, version=reached.target.version, inference_id=reached.identity, arms=reached.arms, fallback=reached.fallback
+            tensors, version=reached.target.version, inference_id=reached.identity, arms=reached.arms, fallback=reached.fallback,
+            parameters=parameters,
         )  # fmt: skip
 
 

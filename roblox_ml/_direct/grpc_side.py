@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .._predict import Prediction, from_grpc, to_grpc
+from .._predict import Prediction, from_grpc, said_by, to_grpc
 from ..errors import MissingExtra, RemoteError
 from .rest import Late, Lost
 
@@ -44,7 +44,7 @@ class GrpcDirect:
         """
         request = to_grpc(_messages(), self._owner._encode(inputs))
         response, reached = self._ask(request, unit, context, timeout)
-        return self._owner._prediction(from_grpc(response), reached)
+        return self._owner._prediction(from_grpc(response), reached, said_by(response))
 
     def infer(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from roblox_ml._predict import InputError, Prediction, Tensor
@@ -40,6 +41,10 @@ def test_a_question_becomes_tensors() -> None:
         (WANTED, [1], {"hour": "late"}, "feature 'hour' is 'late'"),
         (WANTED, [1], {"hour": float("nan")}, "finite"),
         (WANTED, [1], {"hour": True}, "feature 'hour'"),
+        (TEXTS, ["a"], {"hour": 1}, "takes no features of the caller's, and was given hour"),
+        (WANTED, [1], ["hour"], "features is a list"),
+        (WANTED, None, None, "a list of ids"),
+        (WANTED, 5, None, "a list of ids"),
     ],
 )
 def test_what_is_no_question_is_told_before_anything_is_asked(
@@ -47,6 +52,18 @@ def test_what_is_no_question_is_told_before_anything_is_asked(
 ) -> None:
     with pytest.raises(InputError, match=says.replace("(", r"\(")):
         inputs_of("feed", wanted, "u", candidates, features)
+
+
+@pytest.mark.parametrize("user", [7.0, float("nan"), True, ["u"]])
+def test_a_user_who_is_no_key_is_told_so(user: Any) -> None:
+    with pytest.raises(InputError, match="a text or an integer"):
+        inputs_of("feed", WANTED, user, [1], None)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    asked = inputs_of("feed", WANTED, np.int64(7), [np.int64(3), 4], {"hour": np.float32(0.5), "slot": np.int16(2)})
+    assert asked == {"USER": ["7"], "CANDIDATES": [3, 4], "CONTEXT": ['{"hour": 0.5, "slot": 2}']}
+    assert inputs_of("feed", WANTED, "u", np.array([3, 4]), None)["CANDIDATES"] == [3, 4]
 
 
 def ranking(items: list[str], scores: list[float], **parameters: Any) -> Ranking:
