@@ -78,7 +78,7 @@ def _power(rng: np.random.Generator, runs: int) -> Any:
 def _ratios(rng: np.random.Generator, runs: int) -> Any:
     for name, share in (("srm_false_alarms", 0.5), ("srm_found_half_a_point_by_150000", 0.505)):
         left = rng.binomial(1000, share, (runs, 150)).cumsum(axis=1)
-        total = 1000 * np.arange(1, 151)
+        total: Any = 1000 * np.arange(1, 151)
         values = log_e_value(np.stack([left, total - left], axis=-1), [0.5, 0.5])
         yield name, float((values >= np.log(1 / _ALPHA)).any(axis=1).mean())
 

@@ -10,6 +10,7 @@ one. Nothing of it makes a healthy canary worse than its champion for good.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from roblox_ml_platform.guarding.counts import BINS, Ticks
@@ -70,7 +71,7 @@ def simulate(
     return found[0], found[1]
 
 
-def _wandering(rng: np.random.Generator, runs: int, seconds: int, sd: float, memory: float) -> np.ndarray:
+def _wandering(rng: np.random.Generator, runs: int, seconds: int, sd: float, memory: float) -> Any:
     steps = rng.normal(0, sd * np.sqrt(1 - memory**2), (runs, seconds))
     steps[:, 0] = rng.normal(0, sd, runs)
     for second in range(1, seconds):
@@ -78,7 +79,7 @@ def _wandering(rng: np.random.Generator, runs: int, seconds: int, sd: float, mem
     return steps
 
 
-def _binned(rng: np.random.Generator, requests: np.ndarray, centre: np.ndarray, spread: float) -> np.ndarray:
+def _binned(rng: np.random.Generator, requests: Any, centre: Any, spread: float) -> Any:
     """Latency bins of so many lognormal requests each second, drawn bin by bin as conditional binomials."""
     edges = np.log(100.0) + np.log(2.0) / 4 * np.arange(1, BINS)
     below = _normal_cdf((edges - centre[..., None]) / spread)
@@ -97,6 +98,6 @@ def _binned(rng: np.random.Generator, requests: np.ndarray, centre: np.ndarray, 
     return found
 
 
-def _normal_cdf(z: np.ndarray) -> np.ndarray:
+def _normal_cdf(z: Any) -> Any:
     """Φ to 1e-4 or so, without another library: plenty for drawing latencies."""
     return 1 / (1 + np.exp(-np.clip(1.5957691216 * z + 0.0713548163 * z**3, -60, 60)))
