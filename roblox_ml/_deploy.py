@@ -16,7 +16,8 @@ from typing import Any
 
 from . import _siblings
 from ._addresses import control, control_url, ensure_stack, translated
-from ._endpoint import Endpoint, GrpcEndpoint
+from ._endpoint import Endpoint
+from ._endpoint_grpc import GrpcEndpoint
 from ._predict import InputError, Prediction
 from ._rollouts.wishes import Canary, Log
 from ._traffic import Cache, Queue

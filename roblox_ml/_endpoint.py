@@ -10,30 +10,26 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ._addresses import control, door_url, grpc_address
+from ._addresses import control, door_url
+from ._asked import VERSION_HEADER, about, answered, unit_of
 from ._credentials import token_for
+from ._endpoint_grpc import GrpcEndpoint
 from ._predict import (
     InputError,
     Prediction,
     Tensor,
     encode,
-    from_grpc,
     from_rest,
     parameters_of,
-    said_by,
-    to_grpc,
     to_rest,
 )
 from ._ranking import Ranking, inputs_of
-from .errors import MissingExtra, NotFound, NotRunning, RemoteError
+from .errors import NotFound, NotRunning, RemoteError
 
-__all__ = ["Endpoint", "GrpcEndpoint"]
+__all__ = ["Endpoint"]
 
 _POLL_S = 0.1
-_VERSION_HEADER = "x-rml-model-version"
 _MODEL_HEADER = "x-rml-model"
-_ID_HEADER = "x-rml-inference-id"
-_MAX_UNIT = 256
 
 
 class Endpoint:
@@ -85,14 +81,14 @@ class Endpoint:
             "content-type": "application/octet-stream",
             "inference-header-content-length": str(head_length),
             "x-rml-timeout-ms": str(max(1, int(timeout * 1000))),
-            **{name: value.encode() for name, value in _about(unit, context).items()},
+            **{name: value.encode() for name, value in about(unit, context).items()},
         }
         answer = self._send("POST", "/infer", content=body, headers=headers, timeout=timeout + 5)
         self._raise_for(answer)
         length = answer.headers.get("inference-header-content-length")
         head = int(length) if length else None
         said = parameters_of(answer.content, head)
-        return _prediction(from_rest(answer.content, head), dict(answer.headers), said)
+        return answered(from_rest(answer.content, head), dict(answer.headers), said)
 
     def rank(
         self,
@@ -125,7 +121,7 @@ class Endpoint:
                 raise
             self._inputs = None  # what was known may be an older version's
             asked = inputs_of(self.name, self.inputs(), user, candidates, features)
-        who = unit if unit is not None else _unit_of(user)
+        who = unit if unit is not None else unit_of(user)
         return Ranking(self.predict(asked, unit=who, context=context, timeout=timeout))
 
     def inputs(self) -> list[dict[str, Any]]:
@@ -289,7 +285,7 @@ class Endpoint:
         """(model, version) that the door answers with now."""
         answer = self._get("/ready")
         return (
-            (answer.headers[_MODEL_HEADER], int(answer.headers[_VERSION_HEADER])) if answer.status_code == 200 else None
+            (answer.headers[_MODEL_HEADER], int(answer.headers[VERSION_HEADER])) if answer.status_code == 200 else None
         )
 
     def _get(self, what: str) -> Any:
@@ -320,125 +316,6 @@ class Endpoint:
             message = f"HTTP {answer.status_code}: {answer.text[:300]}"
         kind = NotFound if answer.status_code == 404 else RemoteError
         raise kind(message, status=answer.status_code, where=f"endpoint {self.name!r}")
-
-
-class GrpcEndpoint:
-    """The gRPC side of an endpoint."""
-
-    def __init__(self, owner: Endpoint) -> None:
-        self._owner = owner
-        self._channel: Any = None
-
-    @property
-    def address(self) -> str:
-        """host:port of the door's gRPC server."""
-        return grpc_address()
-
-    def predict(
-        self,
-        inputs: Any,
-        *,
-        unit: str | int | None = None,
-        context: Mapping[str, Any] | None = None,
-        timeout: float = 30.0,
-    ) -> Prediction:
-        """The same as `Endpoint.predict`, over gRPC.
-
-        Raises:
-            MissingExtra: grpcio or tritonclient is not installed.
-            InputError, NotFound, RemoteError, NotRunning: as over REST.
-        """
-        try:
-            import grpc
-            from tritonclient.grpc import service_pb2 as v2
-        except ModuleNotFoundError as error:
-            raise MissingExtra(f"gRPC needs {error.name!r}", fix='pip install "roblox-ml[serving]"') from error
-        request = to_grpc(v2, self._owner._encode(inputs))
-        request.model_name = self._owner.name
-        if self._channel is None:
-            self._channel = grpc.insecure_channel(
-                self.address, options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-            )
-        call = self._channel.unary_unary(
-            "/inference.GRPCInferenceService/ModelInfer",
-            v2.ModelInferRequest.SerializeToString,
-            v2.ModelInferResponse.FromString,
-        )
-        about = _about(unit, context)
-        if not about.get("x-rml-unit", "").isascii():
-            raise InputError(
-                f"unit is {unit!r}", why="gRPC carries ASCII only", fix="ask over REST: endpoint.predict(…)"
-            )
-        metadata = list(about.items())
-        if token := token_for(self._owner._door):
-            metadata.append(("authorization", f"Bearer {token}"))
-        try:
-            response, done = call.with_call(request, timeout=timeout, metadata=metadata)
-        except grpc.RpcError as error:
-            raise self._error(error) from None
-        return _prediction(from_grpc(response), dict(done.trailing_metadata() or ()), said_by(response))
-
-    def _error(self, error: Any) -> RemoteError | NotRunning:
-        self._owner._inputs = None
-        code, details = error.code().name, error.details() or ""
-        where = f"endpoint {self._owner.name!r} over gRPC"
-        if code == "NOT_FOUND":
-            return NotFound(details, code=code, where=where, status=404)
-        if code == "UNAVAILABLE" and "endpoint" not in details:  # gRPC's own words: nobody listens
-            return NotRunning(
-                f"the door at {self.address} does not answer: {details}",
-                fix="start it with `rml up`, or set RML_DOOR_GRPC",
-            )
-        return RemoteError(f"{code}: {details}", code=code, where=where)
-
-
-def _unit_of(user: str | int | None) -> str | int | None:
-    """A user's key as the unit, where it can be one: keys may be longer and odder than units."""
-    if isinstance(user, str) and not (user.isprintable() and user == user.strip() and 0 < len(user) <= _MAX_UNIT):
-        return None
-    return user
-
-
-def _prediction(
-    tensors: list[Tensor], headers: dict[str, Any], parameters: Mapping[str, Any] | None = None
-) -> Prediction:
-    version = headers.get(_VERSION_HEADER)
-    arms = dict(pair.split("=", 1) for pair in str(headers.get("x-rml-arms") or "").split(",") if "=" in pair)
-    return Prediction(
-        tensors, version=int(version) if version else None, inference_id=headers.get(_ID_HEADER), arms=arms,
-        fallback="x-rml-fallback" in headers, parameters=parameters,
-    )  # fmt: skip
-
-
-def _about(unit: str | int | None, context: Mapping[str, Any] | None) -> dict[str, str]:
-    """Who asks, as headers or metadata carry it.
-
-    Raises:
-        InputError: it is no id that a header could carry, or a context that is no JSON.
-    """
-    from ._rollouts.wishes import as_unit
-
-    found = {}
-    if unit is not None:
-        text = as_unit(unit)
-        if (
-            not isinstance(text, str)
-            or not text.isprintable()
-            or not 0 < len(text) <= _MAX_UNIT
-            or text != text.strip()
-        ):
-            raise InputError(
-                f"unit is {text!r}",
-                why=f"a unit is an id of at most {_MAX_UNIT} printable characters",
-                fix='unit="user-17"',
-            )
-        found["x-rml-unit"] = text
-    if context:
-        try:
-            found["x-rml-context"] = json.dumps(dict(context), separators=(",", ":"), allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"context is not JSON: {error}", fix='context={"country": "DE", "age": 14}') from None
-    return found
 
 
 def _states(servers: Sequence[Mapping[str, Any]], model: str, version: int) -> list[tuple[str, str, str]]:

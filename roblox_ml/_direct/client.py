@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from .. import _siblings
-from .._endpoint import _about
+from .._asked import about
 from .._predict import InputError, Prediction, encode, from_rest, parameters_of, to_rest
 from .._rollouts.wishes import WishError
 from ..errors import NotRunning, RemoteError
@@ -209,15 +209,15 @@ class Direct:
 
     def _facts(self, unit: str | int | None, context: Mapping[str, Any] | None) -> tuple[str | None, str]:
         """(unit, context as JSON), checked as for the door."""
-        about = _about(unit, context)
-        text = about.get("x-rml-context", "")
+        found = about(unit, context)
+        text = found.get("x-rml-context", "")
         if len(text) > _MAX_CONTEXT:
             raise InputError(
                 f"context has {len(text)} bytes",
                 why=f"at most {_MAX_CONTEXT} are read",
                 fix="send what targeting needs",
             )
-        return about.get("x-rml-unit"), text
+        return found.get("x-rml-unit"), text
 
     def _encode(self, inputs: Any) -> list[Any]:
         wanted = self._asker.view().inputs
