@@ -46,7 +46,7 @@ bench-router: setup ## the door beside Triton alone, nginx, Envoy, a KServe tran
 	@$(PY) scripts/setup_peers.py router
 	@$(PY) -m benchmarks.router $(ARGS)
 
-bench-experiments: setup ## simulated experiments: false alarms under peeking, power, sample-ratio checks (RUNS=2000)
+bench-experiments: setup ## simulated experiments: false alarms under peeking, power, sample-ratio checks, assignment, off-policy (ARGS="--runs 2000")
 	@$(PY) -m benchmarks.experiments $(ARGS)
 
 bench-chaos: setup ## moves, kills, a full disk and 3x overload under 1,000 requests a second: what clients notice
