@@ -79,7 +79,13 @@ class Run:
     @property
     def state(self) -> str:
         """PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or INTERRUPTED: its executor is gone and did not say why."""
+        from ._backends.local.execution import RUNNING
+
+        execution = RUNNING.get(self.id)
+        resumed = execution is not None and not execution.begun
         state = self._reader.poll().state
+        if resumed and state in _ENDED:
+            return "RUNNING"  # the record still tells how the execution before this one ended
         if state in _ENDED or self._folder.is_attended():
             return state
         # It may have ended between the two looks.
@@ -159,13 +165,13 @@ class Run:
             raise self._failure()
         return self
 
-    def cancel(self) -> None:
-        """Ask the run to stop; its running steps are ended with all they started."""
+    def cancel(self, reason: str = "cancelled") -> None:
+        """Ask the run to stop; its running steps are ended with all they started. `reason` is told by `error`."""
         from ._backends.local.execution import RUNNING
 
         execution = RUNNING.get(self.id)
         if execution is not None:
-            execution.cancel()
+            execution.cancel(reason)
         elif self.state == "RUNNING":
             self._folder.cancel_path.touch()
 

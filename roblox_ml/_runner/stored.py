@@ -9,14 +9,17 @@ from datetime import datetime
 from typing import Any
 
 from .._backends.local import LocalExecutor
+from .._backends.local.execution import RUNNING
 from .._backends.local.record import RunFolder, runs_folder
 from .._graph.schedule import fill
 from .._runs import Run
 from .._store import open_store
 
-__all__ = ["StoredPipeline", "begin", "load"]
+__all__ = ["ENDED", "LOST", "StoredPipeline", "begin", "load"]
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
+LOST = "it was given to another runner"
+"""Why a run was ended here that nobody asked to end: given back, it goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,13 @@ def begin(order: Mapping[str, Any]) -> Run:
     """The order's run, at work: new; or that of a runner which was killed, going on where it stopped; or one that is over."""
     run_id = str(order["run"])
     if (runs_folder() / run_id / "run.json").is_file():
+        if (ending := RUNNING.get(run_id)) is not None:
+            ending.over.wait()  # it was another's for a moment, so it is being ended here
         run = Run(RunFolder.open(run_id))
         state = run.state
-        # RUNNING: the execution is this process's, or its steps are only just ending; somebody attends to it.
-        if state == "INTERRUPTED" or (order.get("retry") and state in ("FAILED", "CANCELLED")):
+        # RUNNING: another process of this home attends to it.
+        asked = order.get("retry") and state in ("FAILED", "CANCELLED")
+        if state == "INTERRUPTED" or asked or (state == "CANCELLED" and run.error == LOST):
             return run.retry(wait=False)
         return run
     arguments = fill(order["arguments"], datetime.fromisoformat(order["due"]))

@@ -20,7 +20,7 @@ from .._runs import Run
 from .._runtime.control import ControlPlane
 from .._store import home
 from ..errors import NotFound, NotRunning, RemoteError
-from .stored import ENDED, begin
+from .stored import ENDED, LOST, begin
 
 __all__ = ["Runner"]
 
@@ -41,7 +41,8 @@ class Runner:
     concurrency: int = field(default_factory=lambda: int(os.environ.get("RML_RUNNER_CONCURRENCY") or _CONCURRENCY))
     # The same after a restart, so that what was begun comes back at once.
     name: str = field(default_factory=lambda: _name())
-    instance: str = field(default_factory=lambda: uuid.uuid4().hex)
+    # Sorts after those of the processes before this one.
+    instance: str = field(default_factory=lambda: f"{time.time_ns():019d}-{uuid.uuid4().hex[:12]}")
     active: dict[str, Run] = field(default_factory=dict)
     # Ends that the control plane does not know yet: run → (state, reason).
     ends: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -125,7 +126,7 @@ class Runner:
         for name, word in told.items():
             if word == "go":
                 continue
-            self.active[name].cancel()
+            self.active[name].cancel(LOST if word == "lost" else "cancelled")
             if word == "lost":
                 _LOG.warning("run %s is another runner's now: it is ended here", name)
                 del self.active[name]

@@ -1,8 +1,9 @@
 """The runner's protocol: claim runs under a lease, say that one still works on them, report how they ended.
 
 A runner that ends and starts again under its name gets its runs back at once, with the same run ids, and finds what it had begun
-in their folders. One that stays silent loses its lease, and the run goes to whoever claims next; when the first comes back it is
-told so and stops.
+in their folders. Its instances sort by their start: a claim of an ended one that is worked on late, as one that was waiting when
+its process was killed, takes nothing from its successor. One that stays silent loses its lease, and the run goes to whoever claims
+next; when the first comes back it is told so and stops.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def claim(
     """Up to `slots` runs to start, and whatever an earlier process of this runner left behind."""
     lock(connection)
     r = t.scheduled_runs.c
-    left = select(t.scheduled_runs).where(r.state == "RUNNING", r.runner == runner, r.instance != instance)
+    left = select(t.scheduled_runs).where(r.state == "RUNNING", r.runner == runner, r.instance < instance)
     taken = [
         row
         for found in connection.execute(left.order_by(r.id)).mappings().all()
@@ -48,7 +49,7 @@ def claim(
 def any_for(connection: Connection, runner: str, instance: str) -> bool:
     """Whether a claim could find anything: a look that costs no write."""
     r = t.scheduled_runs.c
-    left = and_(r.state == "RUNNING", r.runner == runner, r.instance != instance)
+    left = and_(r.state == "RUNNING", r.runner == runner, r.instance < instance)
     return connection.execute(select(r.id).where(or_(r.state == "WAITING", left)).limit(1)).scalar() is not None
 
 

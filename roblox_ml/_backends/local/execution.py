@@ -49,6 +49,8 @@ class Execution(threading.Thread):
         self.error: BaseException | None = None
         # Not `join`: interrupted by Ctrl-C, it takes the thread for ended (CPython 3.11).
         self.over = threading.Event()
+        self.begun = False
+        """Whether the record speaks of this execution; until then it tells how the one before it ended."""
         self._lock = lock
         self._use_cache = use_cache
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -99,6 +101,7 @@ class Execution(threading.Thread):
                 python=sys.version.split()[0],
                 tasks=Names(self.spec).below(self.spec.root, ()),
             )
+            self.begun = True
             watch = asyncio.ensure_future(self._watch_for_cancel(steps))
             try:
                 outcome, reason = await self._drive(log, steps, about["arguments"])

@@ -16,6 +16,7 @@ import pytest
 
 import roblox_ml as rml
 from roblox_ml._backends.local import LocalExecutor
+from roblox_ml._runner.stored import LOST, begin
 from roblox_ml.errors import RunError, RunFailed
 
 SUPPORT = Path(__file__).resolve().parents[2] / "conformance"
@@ -118,6 +119,27 @@ def test_a_run_whose_executor_was_killed_finishes_without_repeating(killed: tupl
     assert finished.tasks["slow"].attempts == 2
     with pytest.raises(RunError, match="nothing to retry"):
         finished.retry()
+
+
+def test_a_run_that_another_runner_had_for_a_moment_goes_on_and_one_that_was_cancelled_stays_so(
+    killed: tuple[str, Path, list[int]],
+) -> None:
+    """A run given away and back is not cancelled, though its steps were ended in between."""
+    run_id, place, _ = killed
+    order = {"run": run_id, "cancel": False, "retry": False}
+    (place / "pids").unlink()
+    run = begin(order)
+    wait_for(lambda: (place / "pids").exists())
+    run.cancel(LOST)
+    again = begin(order)
+    assert again.state == "RUNNING"
+    again.cancel()
+    wait_for(lambda: again.state == "CANCELLED")
+    assert begin(order).state == "CANCELLED"
+    (place / "go").touch()
+    finished = begin({**order, "retry": True})
+    wait_for(lambda: finished.state == "SUCCEEDED")
+    assert finished.outputs["last"] == 2
 
 
 def test_waiting_for_a_killed_run_says_that_it_was_interrupted(killed: tuple[str, Path, list[int]]) -> None:

@@ -89,6 +89,20 @@ def test_leases(database: Database, schedule: Callable[..., Any]) -> None:
         assert claims.report(connection, "other", "i3", run, "SUCCEEDED", "", at)["state"] == "SUCCEEDED"
 
 
+def test_a_late_claim_of_a_killed_runner_takes_nothing_from_its_successor(
+    database: Database, schedule: Callable[..., Any]
+) -> None:
+    """It waited at the control plane when its process was killed, and is worked on after the next process began."""
+    schedule("hourly", T0, "0 * * * *")
+    round_of(database, T0 + HOUR)
+    (run,) = claim(database, T0 + HOUR, instance="i2")
+    with database.read() as connection:
+        assert not claims.any_for(connection, "r", "i1") and claims.any_for(connection, "r", "i3")
+    assert claim(database, T0 + HOUR, instance="i1") == []
+    with database.write() as connection:
+        assert claims.heartbeat(connection, "r", "i2", [run], T0 + HOUR, LEASE) == {run: "go"}
+
+
 def test_a_run_that_ends_every_runner_is_given_up(database: Database, schedule: Callable[..., Any]) -> None:
     schedule("hourly", T0, "0 * * * *")
     round_of(database, T0 + HOUR)
