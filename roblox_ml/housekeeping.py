@@ -33,8 +33,8 @@ _DAY = 86400.0
 def gc(dry_run: bool = True, keep_runs: int = 20, older_than: str | float = "7d") -> Report:
     """Find what nothing refers to; delete it with `dry_run=False`.
 
-    Kept: the newest `keep_runs` runs, everything used within `older_than`, every data set, every registered version, and
-    whatever those refer to.
+    Kept: the newest `keep_runs` runs, everything used within `older_than`, every data set, every registered version, every
+    sweep's definition, and whatever those refer to.
     """
     try:
         span = seconds_of(older_than)
@@ -109,6 +109,8 @@ def _collect() -> tuple[list[Node], dict[str, str]]:
         nodes.append(Node(f"blob:{digest}", "blob", size, _stat(path).st_mtime, refers, needed))
     records = [blob for ref in _every_dataset() for blob in ref.blobs]
     records += [_text_of(root / folder) for folder in ("compiled", "submitted", "schedules")]
+    # What a sweep needs to be resumed; the runs of its trials go when they are old, as all runs do.
+    records += [_text_of(sweep / name) for sweep in _folders(root / "sweeps") for name in ("sweep.json", "ir.yaml")]
     known = "\n".join(records)
     nodes.append(Node("root:records", "root", refers=mentions(f"{known}\n{registry.text}", index), pinned=True))
     if registry.silent:

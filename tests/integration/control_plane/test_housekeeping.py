@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -36,6 +37,20 @@ def test_a_registered_version_keeps_its_files_and_its_run(planes, package, rml_h
     assert not open_store().has(orphan) and report.freed > 0
     assert [path.name for path in sorted((rml_home / "runs").iterdir())] == ["made-it"]
     assert plane.client().version("scale", registered["version"])["digest"] == registered["digest"]
+
+
+def test_a_sweep_keeps_what_a_resume_of_it_needs(planes, rml_home: Path, monkeypatch) -> None:
+    monkeypatch.setenv("RML_CONTROL_URL", f"http://127.0.0.1:{planes().port}")
+    store = open_store()
+    bundle, code, orphan = (store.put(data) for data in (b"a bundle", b"code of a step", b"nobody knows me"))
+    folder = rml_home / "sweeps" / "lr"
+    folder.mkdir(parents=True)
+    (folder / "sweep.json").write_text(json.dumps({"schema": 1, "blobs": [bundle]}))
+    (folder / "ir.yaml").write_text(f"args: [--code, {code}]\n")
+    for name in ("store", "sweeps"):
+        aged(rml_home / name)
+    rml.gc(dry_run=False, keep_runs=0)
+    assert {digest for digest, _ in store.digests()} == {bundle, code} and not store.has(orphan)
 
 
 def test_a_control_plane_that_is_down_keeps_everything(planes, package, rml_home: Path, monkeypatch) -> None:
