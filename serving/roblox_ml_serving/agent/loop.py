@@ -23,7 +23,7 @@ from .ledger import Ledger
 from .memory import Expected
 from .plan import Action, Check, Key, Limits, Load, Observed, Refuse, Reload, Unload, Wanted, plan
 from .seed import Seed, SeededStore
-from .triton import TRANSITIONS, Triton
+from .triton import TRANSITIONS, Slow, Triton
 from .worker import Worker
 
 __all__ = ["Agent"]
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # Loads wait for disks and for Triton, not for our CPU; a slow one must not hold up the others.
 PARALLEL_ACTIONS = 4
+# Looks in a row that Triton may answer too late: a load on a busy machine holds its index up, and the models answer meanwhile.
+SLOW_LOOKS = 2
 
 
 class Agent:
@@ -63,6 +65,7 @@ class Agent:
         )
         self._digests: dict[Key, str] = {}
         self._swept = False
+        self._slow = 0
 
     def run(self) -> None:
         """Until `stop`. What Triton serves then stays as it is."""
@@ -92,6 +95,10 @@ class Agent:
         try:
             observed = self._observe(set(wishes))
         except RmlError as error:
+            self._slow += 1
+            if isinstance(error, Slow) and self._slow <= SLOW_LOOKS:
+                log(logger, logging.WARNING, "Triton answers late", reason=error.message)
+                return
             self._digests.clear()
             if self.ledger.down():
                 log(logger, logging.WARNING, "Triton does not answer", reason=error.message)
@@ -99,6 +106,7 @@ class Agent:
             if orphans := processes.end_orphans(self._worker.repository):
                 log(logger, logging.WARNING, "ended what a killed Triton left", processes=orphans)
             return
+        self._slow = 0
         if not self._swept and self._wishes.confirmed and not observed.busy:
             self._swept = True
             names = {triton_name(*key) for key in {*wishes, *observed.residents}}

@@ -15,7 +15,7 @@ from roblox_ml_core.package import Signature
 from ..repository.config import BATCH_SUFFIX
 from .plan import Key
 
-__all__ = ["TRANSITIONS", "LoadFailed", "Triton", "parse_name"]
+__all__ = ["TRANSITIONS", "LoadFailed", "Slow", "Triton", "parse_name"]
 
 CALL_TIMEOUT_S = 5.0
 TRANSITIONS = ("LOADING", "UNLOADING")
@@ -25,6 +25,10 @@ class LoadFailed(RmlError):
     """Triton refused to load a version; the message is the reason it gave."""
 
     code = "load_failed"
+
+
+class Slow(Unavailable):
+    """Triton is there and did not answer in time: it is busy, or it hangs."""
 
 
 def parse_name(name: str) -> Key | None:
@@ -128,7 +132,8 @@ class Triton:
         except InferenceServerException as error:
             status = str(error.status() or "")
             if "UNAVAILABLE" in status or "DEADLINE" in status or "CANCELLED" in status:
-                raise Unavailable(
+                kind = Slow if "DEADLINE" in status else Unavailable
+                raise kind(
                     f"Triton does not answer ({error.message()})", hint="see its log: rml logs triton"
                 ) from error
             raise RmlError(str(error.message())) from error
