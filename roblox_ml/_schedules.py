@@ -229,6 +229,7 @@ def backfill(
 ) -> Backfill:
     """Run a published pipeline once for every due time of its schedule from `start` to `end`, both days included.
 
+    What of the range has not come yet is left to the schedule.
     At most `concurrency` runs at once. Due times that the schedule has run already are skipped, unless `rerun`. The same call
     while the backfill goes on (after a kill, say) finds it instead of making another; `again=True` makes another. The
     parameters hold for every run; text may hold `{date}`, `{due}` or `{due:%H}`. Without a schedule of its own the pipeline

@@ -41,7 +41,7 @@ def create(
 ) -> dict[str, Any]:
     """Make a backfill, or find the unfinished one that was asked for in the same words.
 
-    Both ends are inside the range; a date means the whole of that day. Due times that the schedule has run already are listed
+    Both ends are inside the range; a date means the whole of that day, as far as it has come. Due times that the schedule has run already are listed
     as skipped, unless `rerun`. `again` makes a new one in any case.
     """
     lock(connection)
@@ -51,13 +51,15 @@ def create(
     digest = hashlib.sha256(canonical_json({**asked, "rerun": rerun})).hexdigest()
     if not again and (known := _unfinished(connection, digest)) is not None:
         return {**describe(connection, known), "created": False}
-    dues = list(islice(due_times(schedule, begin - 1, end), MOST + 1))
-    if not dues or len(dues) > MOST:
-        raise Invalid(
-            f"{schedule.cron} has {'no' if not dues else f'more than {MOST}'} due times from {first} to {last}",
-            hint="choose another range; both ends are inside it",
-        )
     at = now()
+    # What is not due yet is left to the schedule, or its day would have run before its data were there.
+    dues = list(islice(due_times(schedule, begin - 1, min(end, at)), MOST + 1))
+    if not dues or len(dues) > MOST:
+        wrong = f"more than {MOST}" if dues else "no"
+        raise Invalid(
+            f"{schedule.cron} has {wrong} due times from {first} to {last}" + (" that have come" if end > at else ""),
+            hint="choose another range; both ends are inside it, and a backfill looks back",
+        )
     values = {"digest": digest, "pipeline": pipeline, "version": version, "schedule": schedule.to_json()}
     more = {"first": begin, "last": end, "concurrency": concurrency, "created_at": at, "created_by": actor}
     number = connection.execute(insert(t.backfills).values(**values, **more)).inserted_primary_key[0]  # type: ignore[index]

@@ -186,6 +186,21 @@ def test_a_backfill_of_sixty_days(database: Database, schedule: Callable[..., An
         backfills.create(connection, "daily", from_json({"cron": "* * * * *"}), "2026-01-01", "2026-03-01", **ask)
 
 
+def test_a_backfill_looks_back(
+    database: Database, schedule: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a range that ends later than now only what has come is run; one that is all to come is refused."""
+    schedule("daily", T0, "0 3 * * *")
+    monkeypatch.setattr(backfills, "now", lambda: T0 + 26 * HOUR)  # 02:00 of January 2nd
+    plan = from_json({"cron": "0 3 * * *"})
+    ask: dict[str, Any] = {"concurrency": 1, "arguments": {}, "rerun": False, "again": False, "actor": "a"}
+    with database.write() as connection:
+        made = backfills.create(connection, "daily", plan, "2025-12-31", "2026-01-05", **ask)
+    assert [run["due"][:10] for run in made["runs"]] == ["2025-12-31", "2026-01-01"]
+    with database.write() as connection, pytest.raises(Invalid, match="no due times .* that have come"):
+        backfills.create(connection, "daily", plan, "2026-01-02", "2026-01-05", **ask)
+
+
 def test_triggers_once_each_and_circles_are_refused(database: Database, publish: Callable[..., Any]) -> None:
     publish("a")
     publish("b", {"kind": "run", "subject": "a", "state": "SUCCEEDED"})
