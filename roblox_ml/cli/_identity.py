@@ -176,10 +176,11 @@ def teams_list(json: Json = False) -> None:
 
 @teams_app.command("show")
 def teams_show(team: str) -> None:
-    """A team's models, and who holds which role in it."""
+    """A team's models and published pipelines, and who holds which role in it."""
     found = _call(_where(""), "GET", f"/v1/teams/{team}")
     rows = [(m["principal"], m["role"]) for m in found["members"]]
-    show(f"{team}: {', '.join(found['models']) or 'no models'}", ("principal", "role"), rows, empty="nobody")
+    owned = "; ".join(f"{kind}: {', '.join(found[kind])}" for kind in ("models", "pipelines") if found.get(kind))
+    show(f"{team}: {owned or 'owns nothing'}", ("principal", "role"), rows, empty="nobody")
 
 
 @teams_app.command("add")

@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from .. import tables as t
 from ..records import audit, iso
+from ..scheduling.tables import pipelines
 from ..versions import lock_model
 from . import access
 from . import tables as i
@@ -53,6 +54,13 @@ def remove(connection: Connection, team: str, actor: str) -> dict[str, Any]:
             hint="give its models to another team first: rml teams take-model",
             details={"models": gone["models"]},
         )
+    if gone["pipelines"]:
+        # Their schedules would go on for nobody, and for whoever makes a team of this name.
+        raise Conflict(
+            f"team {team} owns the published pipelines {', '.join(gone['pipelines'][:10])}",
+            hint="end them first: DELETE /v1/pipelines/{name}",
+            details={"pipelines": gone["pipelines"]},
+        )
     connection.execute(delete(i.grants).where(i.grants.c.scope == f"team:{team}"))
     connection.execute(delete(i.secret_owners).where(i.secret_owners.c.team == team))
     connection.execute(delete(i.blob_claims).where(i.blob_claims.c.owner == f"team:{team}"))
@@ -62,12 +70,18 @@ def remove(connection: Connection, team: str, actor: str) -> dict[str, Any]:
 
 
 def describe(connection: Connection, team: str) -> dict[str, Any]:
-    """The team's models and who holds which role in it."""
+    """The team's models and published pipelines, and who holds which role in it."""
     require_team(connection, team)
     models = select(t.models.c.name).where(t.models.c.team == team).order_by(t.models.c.name)
     held = select(i.grants).where(i.grants.c.scope == f"team:{team}").order_by(i.grants.c.principal, i.grants.c.role)
     members = [{"principal": row["principal"], "role": row["role"]} for row in connection.execute(held).mappings()]
-    return {"name": team, "models": list(connection.execute(models).scalars()), "members": members}
+    runs = select(pipelines.c.name).where(pipelines.c.team == team).order_by(pipelines.c.name)
+    return {
+        "name": team,
+        "models": list(connection.execute(models).scalars()),
+        "pipelines": list(connection.execute(runs).scalars()),
+        "members": members,
+    }
 
 
 def list_teams(connection: Connection, who: Principal) -> list[dict[str, Any]]:
