@@ -41,8 +41,8 @@ def create(
 ) -> dict[str, Any]:
     """Make a backfill, or find the unfinished one that was asked for in the same words.
 
-    Both ends are inside the range; a date means the whole of that day, as far as it has come. Due times that the schedule has run already are listed
-    as skipped, unless `rerun`. `again` makes a new one in any case.
+    Both ends are inside the range; a date means the whole of that day, as far as it has come. Due times that the schedule has run
+    already are listed as skipped, unless `rerun`. `again` makes a new one in any case.
     """
     lock(connection)
     version = require_pipeline(connection, pipeline)

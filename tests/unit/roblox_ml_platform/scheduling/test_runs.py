@@ -197,7 +197,7 @@ def test_a_backfill_looks_back(
     with database.write() as connection:
         made = backfills.create(connection, "daily", plan, "2025-12-31", "2026-01-05", **ask)
     assert [run["due"][:10] for run in made["runs"]] == ["2025-12-31", "2026-01-01"]
-    with database.write() as connection, pytest.raises(Invalid, match="no due times .* that have come"):
+    with database.write() as connection, pytest.raises(Invalid, match=r"no due times .* that have come"):
         backfills.create(connection, "daily", plan, "2026-01-02", "2026-01-05", **ask)
 
 
