@@ -83,6 +83,7 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "track_many": ("._rollouts.tracking", "track_many"),
     "undeploy": ("._deploy", "undeploy"),
     "uniform": ("._sweeps.space", "uniform"),
+    "unpublish": ("._schedules", "unpublish"),
     "webhook": (".notify", "webhook"),
     "when": ("._graph.conditions", "when"),
 }
@@ -155,6 +156,7 @@ __all__ = [
     "track_many",
     "undeploy",
     "uniform",
+    "unpublish",
     "webhook",
     "when",
 ]
@@ -211,7 +213,7 @@ if TYPE_CHECKING:
     from ._rollouts.tracking import track, track_flush, track_many
     from ._rollouts.wishes import canary, guardrail, log, metric
     from ._runs import get_run, runs
-    from ._schedules import backfill, schedules
+    from ._schedules import backfill, schedules, unpublish
     from ._sweeps.beginning import sweep
     from ._sweeps.reports import report
     from ._sweeps.result import get_sweep, sweeps

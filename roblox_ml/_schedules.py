@@ -18,7 +18,7 @@ from .errors import RmlSdkError
 if TYPE_CHECKING:
     from ._graph.pipeline import Pipeline
 
-__all__ = ["Backfill", "ScheduleList", "ScheduledPipeline", "backfill", "schedules"]
+__all__ = ["Backfill", "ScheduleList", "ScheduledPipeline", "backfill", "schedules", "unpublish"]
 
 _POLL_S = 0.5
 _OPEN = ("WAITING", "RUNNING")
@@ -249,6 +249,14 @@ def backfill(
     }
     made = Backfill(_call("POST", "/v1/backfills", body))
     return made.wait() if wait else made
+
+
+def unpublish(pipeline: str | Pipeline) -> None:
+    """Take a published pipeline back: its schedules, triggers and waiting runs go, the record of its runs stays.
+
+    Refused while it runs. To stop it for a while, pause its schedule: `rml.schedules()["nightly"].pause()`.
+    """
+    _call("DELETE", f"/v1/pipelines/{pipeline if isinstance(pipeline, str) else pipeline.name}")
 
 
 def find_backfill(number: int) -> Backfill:

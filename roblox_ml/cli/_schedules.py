@@ -1,4 +1,4 @@
-"""`rml publish`, `rml schedules …`, `rml backfill`: pipelines that run by themselves, and ranges of the past."""
+"""`rml publish`, `rml unpublish`, `rml schedules …`, `rml backfill`: pipelines that run by themselves, and ranges of the past."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _LOOK_S = 1.0
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this file."""
     app.command()(publish)
+    app.command()(unpublish)
     app.command()(backfill)
     app.add_typer(schedules_app, name="schedules")
 
@@ -37,6 +38,14 @@ def publish(
 
     place = on if on == "local" else rml.connect(on)
     console.print(str(load_pipeline(target).publish(on=place, **_arguments(param))), markup=False, highlight=False)
+
+
+def unpublish(name: str) -> None:
+    """Take a published pipeline back: its schedules, triggers and waiting runs go, the record of its runs stays."""
+    import roblox_ml as rml
+
+    rml.unpublish(name)
+    console.print(f"{name} no longer runs by itself; `rml publish` brings it back", highlight=False)
 
 
 @schedules_app.callback()

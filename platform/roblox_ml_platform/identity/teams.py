@@ -58,7 +58,7 @@ def remove(connection: Connection, team: str, actor: str) -> dict[str, Any]:
         # Their schedules would go on for nobody, and for whoever makes a team of this name.
         raise Conflict(
             f"team {team} owns the published pipelines {', '.join(gone['pipelines'][:10])}",
-            hint="end them first: DELETE /v1/pipelines/{name}",
+            hint="take them back first: rml unpublish NAME",
             details={"pipelines": gone["pipelines"]},
         )
     connection.execute(delete(i.grants).where(i.grants.c.scope == f"team:{team}"))

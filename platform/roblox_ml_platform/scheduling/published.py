@@ -105,7 +105,10 @@ def list_pipelines(connection: Connection) -> list[dict[str, Any]]:
 
 
 def delete_pipeline(connection: Connection, name: str, *, actor: str) -> dict[str, Any]:
-    """Forget a pipeline, its schedules and triggers. The record of its runs stays; what waits is skipped, what runs goes on."""
+    """Forget a pipeline, its schedules and triggers. The record of its runs stays; what waits is skipped.
+
+    Refused while one of its runs goes on.
+    """
     lock(connection)
     require_pipeline(connection, name)
     r = t.scheduled_runs.c

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import roblox_ml as rml
+from roblox_ml.errors import Conflict, NotFound
 
 
 @pytest.mark.slow
@@ -54,6 +55,15 @@ def test_a_backfill_of_sixty_days_survives_kills_of_runner_and_control_plane(
     assert made.runs[days.index("2026-03-29")]["due"] == "2026-03-29T03:00:00+02:00"
 
 
+def unpublished(name: str) -> bool:
+    try:
+        rml.unpublish(name)
+    except Conflict as refused:
+        assert "is running" in str(refused)
+        return False
+    return True
+
+
 def test_triggers(world: Any, pipelines: Callable[[str], Any], eventually: Callable[..., Any]) -> None:
     """A new version of a data set and the end of another pipeline's run start a pipeline, which reads the newest data."""
     rml.datasets.add("comments", {"a.txt": b"x"})
@@ -68,3 +78,7 @@ def test_triggers(world: Any, pipelines: Callable[[str], Any], eventually: Calla
     eventually(lambda: world.ran_days() == ["2026-01-01", "size-3", "size-4", "size-4"])
     runs = list(rml.runs("follows"))
     assert len(runs) == 3 and all(run.state == "SUCCEEDED" for run in runs)
+    eventually(lambda: unpublished("follows"))  # the runner reports the last one's end a moment later
+    assert rml.schedules().rows()[0][0] == "nightly" and len(list(rml.runs("follows"))) == 3
+    with pytest.raises(NotFound, match="follows"):
+        rml.unpublish("follows")
