@@ -33,11 +33,14 @@ def main() -> None:
         os.environ["RML_HOME"] = folder
         world = World(home, free_port)
         try:
+            for reason in world.disk.refused:
+                print(f"not on this machine: {reason}")
             found = _deaths(world, options.rate, options.seconds) | _overload(world, options.seconds)
             found["fallbacks"] = sum(map(_fallbacks, world.doors))
-        finally:
             world.close()
-        accounts = read_accounts(str(home / "records"))
+            accounts = read_accounts(str(world.records))
+        finally:
+            world.gone()
     every = [one for streams in accounts.values() for one in streams.values()]
     offered = sum(streams["requests"].offered for streams in accounts.values())
     # Every request of the clients, and those few that waited for a door to answer, has a row that is written or counted as dropped.
@@ -89,14 +92,10 @@ def _deaths(world: World, rate: float, seconds: float) -> dict[str, Any]:
         return "one of three"
 
     def disk() -> str:
-        requests = world.home / "records" / "requests"
-        away = requests.with_name("requests.away")
-        requests.rename(away)
-        requests.write_bytes(b"")  # nothing can be written below it
+        world.fill_disk()
         load.more(int(rate * seconds / 2))
-        requests.unlink()
-        away.rename(requests)
-        return "the request log's disk takes nothing"
+        world.empty_disk()
+        return f"of the records: {world.disk.about}"
 
     def plane() -> str:
         world.kill("plane")
@@ -113,6 +112,7 @@ def _deaths(world: World, rate: float, seconds: float) -> dict[str, Any]:
     phase("full_disk", "full disk", disk)
     phase("kill_control_plane", "kill -9 of the control plane", plane)
     load.stop()
+    found["full_disk_is_real"] = world.disk.real
     found["requests"], found["failed"] = load.sent, load.sent - load.outcomes["200"]
     odd = {outcome: count for outcome, count in load.outcomes.items() if outcome != "200"}
     if odd:

@@ -24,6 +24,8 @@ from roblox_ml_core.registry import ModelState, RegistryClient
 from roblox_ml_core.settings import HomeSettings
 from roblox_ml_core.storage import BlobStore
 
+from .full_disk import open_disk
+
 __all__ = ["BODY", "Load", "World", "eventually"]
 
 SIGNATURE = {
@@ -110,7 +112,7 @@ class Load:
 
 
 class World:
-    """The processes, in a home of their own. `processes` are those that live."""
+    """The processes, in a home of their own. `processes` are those that live; `records` is where doors keep theirs, until `gone`."""
 
     def __init__(self, home: Path, port: Callable[[], int]) -> None:
         self.home, self._port, control = home, port, port()
@@ -123,6 +125,8 @@ class World:
         self._store = BlobStore(settings.store_url)
         self.client = RegistryClient(self.environment["RML_CONTROL_URL"], settings.read_token())
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.disk = open_disk(home / "disk")
+        self.records = self.disk.seen / "records"
         self._servers: dict[str, tuple[int, list[ModelState]]] = {}
         self._stop = threading.Event()
         self._agents = threading.Thread(target=self._report, daemon=True)
@@ -173,19 +177,47 @@ class World:
         process.kill()
         process.wait()
 
+    def fill_disk(self) -> None:
+        """Not a byte more of any door's records fits on the disk; returns when each door has met that."""
+        self.disk.fill(self._door_processes())
+        eventually("every door meets the full disk", lambda: all(self._failing(door) for door in self.doors))
+
+    def empty_disk(self) -> None:
+        """There is space again; returns when each door writes again."""
+        self.disk.empty(self._door_processes())
+        eventually("every door writes again", lambda: not any(self._failing(door) for door in self.doors))
+
+    def _door_processes(self) -> list[int]:
+        return [process.pid for name, process in self.processes.items() if name.startswith("door")]
+
+    def _failing(self, door: str) -> bool:
+        return 'rml_records_failing{stream="requests"} 1.0' in httpx.get(f"{door}/metrics").text
+
     def close(self) -> None:
+        """End the processes. The records stay, to be read, until `gone`."""
         self._stop.set()
-        self._agents.join(10)
+        if self._agents.is_alive():
+            self._agents.join(10)
         for name in reversed(list(self.processes)):
             process = self.processes.pop(name)
             process.terminate()
             process.wait(30)
         self.client.close()
 
+    def gone(self) -> None:
+        """End the processes, and the disk of the records."""
+        try:
+            self.close()
+        finally:
+            self.disk.close()
+
     def _start_door(self, number: int) -> str:
         rest = self._port()
         ports = {"RML_DOOR_PORT": str(rest), "RML_DOOR_GRPC_PORT": "0"}
-        self._start(f"door{number}", [sys.executable, "-m", "roblox_ml_serving.door"], **ports)
+        # Up to the last byte: what the door itself keeps free for others would hide what the kernel says.
+        records = {"RML_RECORDS": str(self.disk.folder / "records"), "RML_RECORDS_KEEP_FREE_BYTES": "0"}
+        command = self.disk.command([sys.executable, "-m", "roblox_ml_serving.door"])
+        self._start(f"door{number}", command, **ports, **records)
         return f"http://127.0.0.1:{rest}"
 
     def _start(self, name: str, command: list[str], **environment: str) -> None:
