@@ -80,6 +80,9 @@ class Fleet:
         for name in [name for name in self._servers if name not in snapshot.servers]:
             self._drain(self._servers.pop(name))
 
+    def __contains__(self, server: Server) -> bool:
+        return self._servers.get(server.name) is server
+
     def choose(self, target: Target, avoid: Collection[Server] = ()) -> Server | None:
         """One of the ready servers: of two drawn at random the less busy one."""
         names = target.replicas

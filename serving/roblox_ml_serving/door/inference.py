@@ -42,9 +42,9 @@ class Inference:
     """State by lifetime: what the head said, what was decided, the attempt under way."""
 
     __slots__ = (
-        "_body", "_challenges", "_decision", "_done", "_door", "_early", "_exchange", "_loop", "_meter", "_sent_at", "_served",
-        "_server", "_span", "_target", "_task", "arrived", "context", "endpoint", "forward", "identity", "proved", "started",
-        "timeout", "unit",
+        "_body", "_challenges", "_decision", "_done", "_door", "_drawn", "_early", "_exchange", "_loop", "_meter", "_sent_at",
+        "_served", "_server", "_span", "_target", "_task", "arrived", "context", "endpoint", "forward", "identity", "proved",
+        "started", "timeout", "unit",
     )  # fmt: skip
 
     _decision: Decision
@@ -73,6 +73,7 @@ class Inference:
         self.arrived = loop.time()  # for deadlines
         self.started = perf_counter()  # a finer clock: the loop's counts milliseconds
         self._early: Refused | tuple[Server, Lost] | None = None  # what came of a first attempt
+        self._drawn: Server | None = None  # whose turn it is, where no connection to it was idle
         self._exchange: Exchange | None = None
         self._task: asyncio.Task[None] | None = None
         self._span: Span | None = None
@@ -133,6 +134,7 @@ class Inference:
         )
         if self._exchange is None:
             door.give_back(server, target)
+            self._drawn = server  # drawing again would pass over whoever has no connection: one that is new, or back
             return False
         self._server, self._sent_at = server, perf_counter()
         return True
@@ -185,6 +187,7 @@ class Inference:
     async def _ask(self, target: Target, challenges: bool) -> Reply:
         """The answer of one version; the first time from where the first attempt got to."""
         early, self._early = self._early, None
+        drawn, self._drawn = self._drawn, None
         if isinstance(early, Refused):
             raise early
         door, until = self._door, self._until(challenges)
@@ -198,7 +201,7 @@ class Inference:
         async def call_server(server: Server, target: Target) -> Response:
             return await exchange(server, target, b"POST", b"/infer", self.forward, self._body, until)
 
-        reply = pass_on(target, await door.ask(target, "rest", call_server, lost=early))
+        reply = pass_on(target, await door.ask(target, "rest", call_server, lost=early, drawn=drawn))
         if challenges and reply.status >= 500:
             raise _failure(target, reply)
         return reply

@@ -138,13 +138,16 @@ class Door:
             f"promotion and rollback reach every client. Leave the version out; the answer names it in {VERSION_HEADER}",
         )
 
-    def lease(self, target: Target, avoid: Collection[Server] = ()) -> Server:
-        """A ready server, with one more request counted as under way there until `give_back`.
+    def lease(self, target: Target, avoid: Collection[Server] = (), drawn: Server | None = None) -> Server:
+        """A ready server (`drawn` if it is still there), with one more request counted as under way there until `give_back`.
 
         Raises:
             Refused: there is none, or it has as many of the version under way as it may.
         """
-        server = self.fleet.choose(target, avoid) or self.fleet.choose(target)
+        if drawn is not None and drawn in self.fleet:
+            server: Server | None = drawn
+        else:
+            server = self.fleet.choose(target, avoid) or self.fleet.choose(target)
         if server is None:
             raise Refused(
                 Reason.NOT_READY, f"the servers of endpoint {target.endpoint!r} have just left; ask again in a moment"
@@ -174,11 +177,12 @@ class Door:
         *,
         again: bool = True,
         lost: tuple[Server, Lost] | None = None,
+        drawn: Server | None = None,
     ) -> T:
         """Call a ready server; when it is lost, once more, on another one if there is one (inference may run twice).
 
         The second attempt costs a part of the retry budget, and asks the newest snapshot, which may know better by now. `lost` is a
-        first attempt that was made already and came to nothing.
+        first attempt that was made already and came to nothing; `drawn` is who is to be asked first.
 
         Raises:
             Refused: every attempt was lost, or the version has as much under way as it may.
@@ -192,7 +196,7 @@ class Door:
                 target = self.newest(target)
             else:
                 self.retries.earn()
-            server = self.lease(target, [tried for tried, _ in attempts])
+            server = self.lease(target, [tried for tried, _ in attempts], None if attempts else drawn)
             started = time.monotonic()
             try:
                 answer = await call(server, target)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
+from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from roblox_ml_core.records import read_accounts
+from roblox_ml_serving.door import fleet
 
 GOOD = b'{"model_name":"sentiment.3"}'
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(GOOD), GOOD)
@@ -226,6 +229,89 @@ def test_second_attempts_end_with_their_budget(with_world) -> None:
             await at_rest(world, found)
 
     with_world(scenario)
+
+
+class Replica(Upstream):
+    """One of several model servers: it can die, and come back where it was."""
+
+    def __init__(self) -> None:
+        super().__init__(close, warm=1_000_000)
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._remembered, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _remembered(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        await self.serve(reader, writer)
+
+    async def die(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        await self._server.wait_closed()
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+
+def test_a_dead_server_of_several_is_ejected_the_rest_answers_everything_it_comes_back_with_slow_start(
+    with_world, rml_home, monkeypatch
+) -> None:
+    clock = SimpleNamespace(now=1000.0)  # the fleet's: nobody waits for pauses to end
+    monkeypatch.setattr(fleet, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(fleet, "random", SimpleNamespace(getrandbits=Random(1).getrandbits))
+
+    async def scenario(world: Any) -> None:
+        replicas = [Replica() for _ in range(3)]
+        for replica in replicas:
+            await replica.start()
+        addresses = {f"s{n}": f"127.0.0.1:{replica.port}" for n, replica in enumerate(replicas)}
+        generation = world.control.document["generation"] + 1
+        ready = {"sentiment/3": "d3"}
+        servers = {name: {"http": at, "grpc": "127.0.0.1:1", "ready": ready} for name, at in addresses.items()}
+        world.control.publish({**world.control.document, "generation": generation, "servers": servers})
+        await until(world, f"rml_door_snapshot_generation {float(generation)}")
+
+        async def asked() -> list[int]:
+            """How many of the next 200 requests each one gets; every one is answered."""
+            before = [replica.asked for replica in replicas]
+            for _ in range(200):
+                assert (await world.infer(document=BODY)).status_code == 200
+            return [replica.asked - one for replica, one in zip(replicas, before, strict=True)]
+
+        async def met() -> int:
+            """How many requests have met the dead one."""
+            line = next(one for one in (await metrics(world)).splitlines() if "rml_door_retries_total{" in one)
+            return int(float(line.rpartition(" ")[2]))
+
+        clock.now += 60  # none of them is new any more
+        assert min(await asked()) > 40
+        dead = replicas[1]
+        await dead.die()
+        first, none, third = await asked()
+        assert (first + third, none) == (200, 0) and min(first, third) > 60
+        assert await met() == 1
+        clock.now += 1.01  # the pause is over: it is tried, and dead still
+        await asked()
+        assert await met() == 2, "it was left alone again at once"
+        await dead.start()
+        clock.now += 1.5  # this time the pause is two seconds
+        assert (await asked())[1] == 0, "it is back, and nobody knows"
+        clock.now += 0.6
+        shares = []
+        for _ in range(3):
+            shares.append((await asked())[1])
+            clock.now += 2.5
+        assert 0 < shares[0] < 20 < shares[1] < 50 < shares[2], f"a tenth, half, all of its third: {shares}"
+        assert await met() == 2
+        for replica in replicas:
+            await replica.die()
+
+    with_world(scenario)
+    assert balanced(rml_home)
 
 
 def balanced(rml_home: Any) -> bool:
