@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .fit import differences
+from .salts import Kind, salt
 
 __all__ = ["Rows", "compile_policy", "left_out"]
 
@@ -36,7 +37,8 @@ class Rows:
     """What the database holds, and what its references mean now.
 
     `endpoints` are described (`endpoints.describe`); `aliases` is (model, alias) → version; `versions` is `model/version` →
-    digest and preprocessing, of every version that a row names; `signatures` has the tensors of the same.
+    digest and preprocessing, of every version that a row names; `signatures` has the tensors of the same; `generations` is (kind, name)
+    → how many layers or holdouts of the name there were before.
     """
 
     endpoints: Sequence[Row]
@@ -49,6 +51,7 @@ class Rows:
     shadows: Sequence[Row] = ()
     holdouts: Sequence[Row] = ()
     switches: Sequence[str] = ()
+    generations: Mapping[tuple[str, str], int] = field(default_factory=dict)
     named: set[str] = field(default_factory=set)
 
     def ref(self, row: Row) -> str | None:
@@ -59,6 +62,10 @@ class Rows:
             return None
         self.named.add(key)
         return key
+
+    def salt(self, kind: Kind, row: Row) -> str:
+        """Of a layer or a holdout."""
+        return salt(kind, row["name"], self.generations.get((kind, row["name"]), 0))
 
     def misfit(self, row: Row, endpoint: Row) -> str | None:
         """Why the row's version cannot answer for the endpoint; None: it can."""
@@ -95,11 +102,11 @@ def compile_policy(rows: Rows) -> dict[str, Any]:
     ]
     return {
         "endpoints": endpoints,
-        "layers": {row["name"]: {"unit": row["unit"], "salt": f"layer/{row['name']}"} for row in rows.layers},
+        "layers": {row["name"]: {"unit": row["unit"], "salt": rows.salt("layer", row)} for row in rows.layers},
         "experiments": {row["name"]: _experiment(rows, row) for row in used},
         "holdouts": {
             row["name"]: {
-                "unit": row["unit"], "salt": f"holdout/{row['name']}", "share": row["share"], "layers": list(row["layers"])
+                "unit": row["unit"], "salt": rows.salt("holdout", row), "share": row["share"], "layers": list(row["layers"])
             }
             for row in rows.holdouts
         },

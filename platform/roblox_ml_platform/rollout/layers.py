@@ -14,6 +14,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from ..database import bump, now
 from ..records import audit, iso
 from . import tables as t
+from .salts import retire
 
 __all__ = ["delete_layer", "describe", "list_layers", "lock", "put"]
 
@@ -57,10 +58,11 @@ def list_layers(connection: Connection) -> list[dict[str, Any]]:
 
 
 def delete_layer(connection: Connection, name: str, actor: str) -> dict[str, Any]:
-    """Remove a layer in which nothing runs."""
+    """Remove a layer in which nothing runs; one that is made again under its name assigns units anew."""
     gone = describe(connection, name)
     _refuse_if_used(connection, name, "remove it")
     connection.execute(delete(t.layers).where(t.layers.c.name == name))
+    retire(connection, "layer", name)
     audit(connection, actor, "layer.delete", name, before={"unit": gone["unit"]}, after=None)
     bump(connection, "snapshot")
     return gone

@@ -12,6 +12,7 @@ from .. import tables as core
 from ..preprocess import clients_signature, preprocess_of
 from . import tables as t
 from .compile import Rows, compile_policy, left_out
+from .salts import generations
 from .uses import rows_of, running
 
 __all__ = ["challengers", "misfits", "policy"]
@@ -44,6 +45,7 @@ def _rows(connection: Connection) -> Rows:
         endpoints.list_endpoints(connection), aliases, versions, signatures,
         rows_of(connection, t.layers), running(connection), rows_of(connection, t.canaries), rows_of(connection, t.shadows),
         rows_of(connection, t.holdouts), list(connection.execute(select(t.switches.c.name)).scalars()),
+        generations(connection),
     )  # fmt: skip
 
 

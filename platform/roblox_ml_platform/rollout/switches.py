@@ -13,6 +13,7 @@ from .. import tables as core
 from ..database import bump, now
 from ..records import audit, iso
 from . import tables as t
+from .salts import retire
 
 __all__ = ["KINDS", "delete_holdout", "kill", "list_holdouts", "put_holdout", "switched_off"]
 
@@ -42,12 +43,15 @@ def put_holdout(
 
 
 def delete_holdout(connection: Connection, name: str, actor: str) -> None:
-    """Let its units into experiments again."""
+    """Let its units into experiments again; one that is made again under its name takes other units out."""
+    # Of two who delete at once on PostgreSQL the second waits here, and finds nothing.
+    connection.execute(select(t.holdouts.c.name).where(t.holdouts.c.name == name).with_for_update()).all()
     gone = next((one for one in list_holdouts(connection) if one["name"] == name), None)
     if gone is None:
         known = sorted(connection.execute(select(t.holdouts.c.name)).scalars())
         raise NotFound(f"there is no holdout {name}", hint=f"holdouts: {', '.join(known) or 'none'}")
     connection.execute(delete(t.holdouts).where(t.holdouts.c.name == name))
+    retire(connection, "holdout", name)
     before = {key: gone[key] for key in ("unit", "share", "layers")}
     audit(connection, actor, "holdout.delete", name, before=before, after=None)
     bump(connection, "snapshot")

@@ -6,7 +6,7 @@ from sqlalchemy import JSON, Boolean, Column, Float, Integer, PrimaryKeyConstrai
 
 from ..tables import metadata
 
-__all__ = ["canaries", "experiments", "holdouts", "layers", "shadows", "switches"]
+__all__ = ["canaries", "experiments", "holdouts", "layers", "retired_salts", "shadows", "switches"]
 
 _NAME = String(63)
 
@@ -84,6 +84,16 @@ holdouts = Table(
     Column("layers", JSON, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("actor", Text, nullable=False),
+)
+
+# How often a layer or a holdout ("kind") of the name was deleted.
+retired_salts = Table(
+    "retired_salts",
+    metadata,
+    Column("kind", String(16), nullable=False),
+    Column("name", _NAME, nullable=False),
+    Column("times", Integer, nullable=False),
+    PrimaryKeyConstraint("kind", "name"),
 )
 
 # "experiments", "canaries", "shadows", or "endpoint/<name>": a row means switched off.

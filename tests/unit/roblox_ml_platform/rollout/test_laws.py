@@ -53,6 +53,9 @@ class Rollouts(RuleBasedStateMachine):
             for layer in ("l1", "l2"):
                 layers.put(connection, layer, "user_id", "ann")
         self.rounds: dict[str, int] = {}
+        self.salts: dict[
+            tuple[str, str], list[str]
+        ] = {}  # (kind, name) → those of each one that was there, the last is now's
         self.arms: dict[tuple[str, int], dict[str, str]] = {}  # (experiment, round) → unit → arm, once seen
 
     def teardown(self) -> None:
@@ -130,6 +133,32 @@ class Rollouts(RuleBasedStateMachine):
     def hold_out_and_kill(self, share: int, off: bool, layer: str) -> None:
         self._try(switches.put_holdout, "h", "user_id", share, [layer], "ann")
         self._try(switches.kill, {"canaries": off}, [], "ann")
+
+    @rule(layer=LAYERS)
+    def remake_layer(self, layer: str) -> None:
+        if self._try(layers.delete_layer, layer, "ann") is not None:  # refused while anything runs in it
+            self._try(layers.put, layer, "user_id", "ann")
+            self.salts[("layers", layer)].append("")
+
+    @rule()
+    def end_holdout(self) -> None:
+        with self.database.read() as connection:
+            known = bool(switches.list_holdouts(connection))
+        if known:
+            self._try(switches.delete_holdout, "h", "ann")
+            self.salts[("holdouts", "h")].append("")
+
+    @invariant()
+    def the_salt_of_what_is_there_stays_and_what_is_made_again_has_another(self) -> None:
+        with self.database.read() as connection:
+            policy = serving.snapshot(connection)["policy"]
+        for kind in ("layers", "holdouts"):
+            for name, entry in policy[kind].items():
+                used = self.salts.setdefault(
+                    (kind, name), [f"{kind[:-1]}/{name}"]
+                )  # as it was before there were generations
+                used[-1] = used[-1] or entry["salt"]
+                assert used[-1] == entry["salt"] and len(set(used)) == len(used)
 
     @invariant()
     def the_policy_reads_clean_and_everything_it_names_is_resident(self) -> None:
