@@ -4,6 +4,9 @@ Two generations: rows are found in the young or the old one, what is found in th
 one has filled its half the old one is dropped as a whole. That keeps what is used, like a least-recently-used list, without moving
 a link at every hit: a ranking asks for hundreds of rows at once. A row is one `bytes` (when it was fetched, when its event was, its
 values), so a request's rows become an array by one join, and freshness is compared for all of them at once.
+
+A generation that is dropped is found no more at once, and its rows are given back a few for each new one: half a million at once would
+stop the event loop for tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ __all__ = ["ROW_BYTES", "FeatureCache", "empty_row", "row_type", "rows_of"]
 
 #: What an entry costs beside its key's text and its values: objects and a slot of the table.
 ROW_BYTES = 150
+#: Rows of a dropped generation that are given back for each one that comes: it is gone before the next one is full.
+_GIVE_BACK = 3
 
 
 def row_type(features: int) -> Any:
@@ -53,6 +58,7 @@ class FeatureCache:
         self._young: dict[Key, bytes] = {}
         self._old: dict[Key, bytes] = {}
         self._young_bytes = self._old_bytes = 0
+        self._dropped: dict[Key, bytes] = {}
         self.evicted = 0
 
     def __len__(self) -> int:
@@ -61,6 +67,11 @@ class FeatureCache:
     @property
     def used_bytes(self) -> int:
         return self._young_bytes + self._old_bytes
+
+    @property
+    def dropped(self) -> int:
+        """Rows that are found no more and still in memory."""
+        return len(self._dropped)
 
     def resize(self, max_bytes: int) -> None:
         """Hold at most about so much from now on."""
@@ -101,10 +112,18 @@ class FeatureCache:
             self._young, self._young_bytes = {}, 0
         self._young[key] = row
         self._young_bytes += size
+        if self._dropped:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        for _ in range(min(_GIVE_BACK, len(self._dropped))):
+            self._dropped.popitem()
+        if not self._dropped:
+            self._dropped = {}  # its empty table is as large as it was
 
     def _drop_old(self) -> None:
         self.evicted += len(self._old)
-        self._old, self._old_bytes = {}, 0
+        self._dropped, self._old, self._old_bytes = self._old, {}, 0
 
 
 def _size(key: Key, row: bytes) -> int:

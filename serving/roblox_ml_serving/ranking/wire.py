@@ -75,6 +75,10 @@ class Rows:
     values: Floats
     error: str = ""
 
+    def part(self, start: int, end: int) -> Rows:
+        """Some of the rows."""
+        return Rows(self.view, self.ages[start:end], self.values[:, start:end], self.error)
+
 
 def write_request(blocks: Sequence[Block], asks: Sequence[Ask]) -> bytes:
     """The body of `POST /v1/features`."""

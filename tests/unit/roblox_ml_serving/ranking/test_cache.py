@@ -45,6 +45,24 @@ def test_what_is_used_stays_while_others_pass_through() -> None:
     assert cache.get([1]) == [None] and cache.evicted > 80
 
 
+@pytest.mark.parametrize("by", ["put", "get"])
+def test_what_is_dropped_is_given_back_before_it_would_be_too_much(by: str) -> None:
+    cache, room = FeatureCache(1000 * COST), 1000 * COST
+    cache.put(range(1000), [ROW] * 1000)
+    cache.put(range(1000, 1001), [ROW])  # both generations were full: the older one goes
+    most = cache.dropped
+    assert most > 400 and cache.evicted == 500
+    for number in range(most):
+        before = cache.dropped
+        if by == "put":
+            cache.put([2000 + number], [ROW])
+        else:
+            cache.get([500 + number])
+        assert cache.dropped <= max(0, before - 2)
+        assert cache.used_bytes + cache.dropped * COST <= room
+    assert cache.dropped == 0
+
+
 def test_a_row_keeps_values_events_and_what_is_not_there() -> None:
     rows = Rows("v", np.array([10.0, np.nan], np.float32), np.array([[1, 2], [np.nan, 4]], np.float32))
     table = np.frombuffer(b"".join(rows_of(rows, 1000.0)), row_type(2))

@@ -1,0 +1,1 @@
+"""How long rankings hold the door's event loop."""
