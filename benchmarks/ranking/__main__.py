@@ -1,8 +1,8 @@
 """`python -m benchmarks.ranking`: how long one ranking keeps every other request of the door waiting, by number of candidates.
 
 The door's own parts over HTTP to a feature server in another process; the model answers at once. What is measured is the longest
-callback of the event loop, in processor time: while it runs, nobody else's request goes on. New candidates each time (nothing is in the cache), then
-the same ones again. A table for people, the last line is JSON.
+callback of the event loop, in processor time: while it runs, nobody else's request goes on. New candidates each time (nothing is in the
+cache), then the same ones again. A table for people, the last line is JSON.
 """
 
 from __future__ import annotations
