@@ -82,22 +82,22 @@ def _wandering(rng: np.random.Generator, runs: int, seconds: int, sd: float, mem
 def _binned(rng: np.random.Generator, requests: Any, centre: Any, spread: float) -> Any:
     """Latency bins of so many lognormal requests each second, drawn bin by bin as conditional binomials."""
     edges = np.log(100.0) + np.log(2.0) / 4 * np.arange(1, BINS)
-    below = _normal_cdf((edges - centre[..., None]) / spread)
     found = np.zeros((*requests.shape, BINS), dtype=np.int32)
     left, mass = requests.copy(), np.ones_like(centre)
     before = np.zeros_like(centre)
     for bin in range(BINS - 1):
-        share = below[..., bin] - before
+        below = _normal_cdf((edges[bin] - centre) / spread)
+        share = below - before
         if share.max() > 1e-9:
             chance = np.clip(share / np.maximum(mass, 1e-12), 0, 1)
             found[..., bin] = rng.binomial(left, chance)
             left = left - found[..., bin]
             mass = mass - share
-        before = below[..., bin]
+        before = below
     found[..., BINS - 1] = left
     return found
 
 
 def _normal_cdf(z: Any) -> Any:
     """Φ to 1e-4 or so, without another library: plenty for drawing latencies."""
-    return 1 / (1 + np.exp(-np.clip(1.5957691216 * z + 0.0713548163 * z**3, -60, 60)))
+    return 1 / (1 + np.exp(-np.clip(z * (1.5957691216 + 0.0713548163 * z * z), -60, 60)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,21 @@ def body(store: BlobStore) -> Callable[..., dict[str, Any]]:
     return lambda mark, **fields: make_body(store, mark, **fields)
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database that all migrations made, once: a test's control plane begins with a copy of it."""
+    found = tmp_path_factory.mktemp("migrated") / "empty.db"
+    database = Database(f"sqlite:///{found}")
+    database.migrate()
+    database.close()
+    assert not found.with_name(f"{found.name}-wal").exists(), "a part of it is still in the journal"
+    return found
+
+
 @pytest.fixture
-def client(rml_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+def client(rml_home: Path, monkeypatch: pytest.MonkeyPatch, migrated: Path) -> Iterator[TestClient]:
     monkeypatch.setenv("RML_MLFLOW_ENABLED", "false")
+    shutil.copy(migrated, rml_home / "control.db")
     with TestClient(create_app()) as client:
         client.headers["authorization"] = f"Bearer {HomeSettings().read_token()}"
         client.headers["x-rml-actor"] = "ann"
@@ -58,7 +71,8 @@ def client(rml_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClie
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+def database(tmp_path: Path, migrated: Path) -> Iterator[Database]:
+    shutil.copy(migrated, tmp_path / "unit.db")
     database = Database(f"sqlite:///{tmp_path}/unit.db")
     database.migrate()
     yield database

@@ -149,18 +149,6 @@ class Rollouts(RuleBasedStateMachine):
             self.salts[("holdouts", "h")].append("")
 
     @invariant()
-    def the_salt_of_what_is_there_stays_and_what_is_made_again_has_another(self) -> None:
-        with self.database.read() as connection:
-            policy = serving.snapshot(connection)["policy"]
-        for kind in ("layers", "holdouts"):
-            for name, entry in policy[kind].items():
-                used = self.salts.setdefault(
-                    (kind, name), [f"{kind[:-1]}/{name}"]
-                )  # as it was before there were generations
-                used[-1] = used[-1] or entry["salt"]
-                assert used[-1] == entry["salt"] and len(set(used)) == len(used)
-
-    @invariant()
     def the_policy_reads_clean_and_everything_it_names_is_resident(self) -> None:
         with self.database.read() as connection:
             document = serving.snapshot(connection)
@@ -178,6 +166,16 @@ class Rollouts(RuleBasedStateMachine):
             assert {ref.key for ref in entry.refs} <= resident
             assert len({ref.model for ref in entry.refs}) == 1, "an answer of another shape"
         self._nobody_is_moved(policy, fits)
+        self._salts_stay_and_are_never_used_again(document["policy"])
+
+    def _salts_stay_and_are_never_used_again(self, policy: Any) -> None:
+        for kind in ("layers", "holdouts"):
+            for name, entry in policy[kind].items():
+                used = self.salts.setdefault(
+                    (kind, name), [f"{kind[:-1]}/{name}"]
+                )  # as it was before there were numbers
+                used[-1] = used[-1] or entry["salt"]
+                assert used[-1] == entry["salt"] and len(set(used)) == len(used)
 
     def _nobody_is_moved(self, policy: Any, running: dict[str, Any]) -> None:
         """Without holdouts a unit that was in an arm stays in it as long as the round runs."""
