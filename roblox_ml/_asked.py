@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,11 +51,17 @@ def about(unit: str | int | None, context: Mapping[str, Any] | None) -> dict[str
             or text != text.strip()
         ):
             raise InputError(
-                f"unit is {text!r}",
+                f"unit is {reprlib.repr(text)}",
                 why=f"a unit is an id of at most {_MAX_UNIT} printable characters",
                 fix='unit="user-17"',
             )
         found["x-rml-unit"] = text
+    if context and not isinstance(context, Mapping):
+        raise InputError(
+            f"context is {reprlib.repr(context)}",
+            why="a context is a mapping of attributes",
+            fix='context={"country": "DE", "age": 14}',
+        )
     if context:
         try:
             found["x-rml-context"] = json.dumps(dict(context), separators=(",", ":"), allow_nan=False)

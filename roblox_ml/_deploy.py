@@ -19,7 +19,7 @@ from ._addresses import control, control_url, ensure_stack, translated
 from ._endpoint import Endpoint
 from ._endpoint_grpc import GrpcEndpoint
 from ._predict import InputError, Prediction
-from ._rollouts.wishes import Canary, Log
+from ._rollouts.wishes import Canary, Log, WishError, percent_or_share
 from ._traffic import Cache, Queue
 from .errors import Conflict, RemoteError, RmlSdkError
 
@@ -34,7 +34,7 @@ def deploy(
     timeout: float = 120.0,
     cache: Cache | None = None,
     queue: Queue | None = None,
-    canary: Canary | None = None,
+    canary: Canary | float | None = None,
     unit: str | None = None,
     log: Log | None = None,
     target: str | None = None,
@@ -50,7 +50,8 @@ def deploy(
         timeout: seconds to wait for it.
         cache: what doors may keep of a text model's answers (`rml.cache(...)`); left out, it stays as it is: off at first.
         queue: how long a text model's line may be (`rml.queue(...)`); left out, it stays as it is: 200 ms at first.
-        canary: let another version answer a share of the units at once (`rml.canary(version=8, share=0.05)`).
+        canary: a number: `ref` answers so many percent of the units (5) or such a share (0.05) of the endpoint that is there, and the
+            rest stays as it is. `rml.canary(version=8, share=0.05)`: `ref` is deployed, and version 8 is its canary.
         unit: what `predict(unit=…)` is the id of: experiments and canaries keep to it; `user_id` at first.
         log: what doors keep of the requests (`rml.log(...)`); left out, it stays as it is: everything but the bodies, at first.
         target: "kserve": serve on a Kubernetes cluster with KServe; `settings` are those of `rml.manifests`.
@@ -62,6 +63,7 @@ def deploy(
         NotRunning: a service could not be started or reached, or the version was not ready in time.
     """
     speak = say or (lambda line: print(line, flush=True))
+    share = None if canary is None or isinstance(canary, Canary) else percent_or_share(canary)
     with translated():
         reference = _siblings.load("roblox_ml_core.names").parse_reference(ref, default_alias="champion")
     if settings and target is None:
@@ -70,6 +72,15 @@ def deploy(
     if target is None:
         ensure_stack(speak)
     named = name or reference.name
+    if share is not None:
+        others = {"cache": cache, "queue": queue, "unit": unit, "log": log, "target": target}
+        if said := [part for part, wish in others.items() if wish is not None]:
+            raise WishError(
+                f"canary={canary!r} with {', '.join(said)}",
+                why="a canary changes nothing else at its endpoint",
+                fix=f'rml.deploy("{reference.name}@champion", {said[0]}=…) first, then the canary alone',
+            )
+        return _start_canary(Endpoint(named), reference, share, wait, timeout, speak)
     with control() as plane:
         wishes = {"cache": cache, "queue": queue}
         policy = {part: wish.to_json() for part, wish in wishes.items() if wish is not None}
@@ -92,10 +103,27 @@ def deploy(
             if refused.code == "refused" and answer.get("moved"):
                 _withdraw(refused, named, reference)
             raise
-    if canary is not None:
+    if isinstance(canary, Canary):
         deployed.canary(canary.version, canary.share, wait=wait, timeout=timeout)
         speak(f"  version {canary.version} answers {canary.share:.2%} of units as a canary")
     return deployed
+
+
+def _start_canary(
+    endpoint: Endpoint, reference: Any, share: float, wait: bool, timeout: float, speak: Callable[[str], None]
+) -> Endpoint:
+    """Let the reference's present version answer a share of an endpoint that is there, and serves the same model."""
+    with control() as plane:
+        serves = plane.endpoint(endpoint.name)["model"]
+        version = reference.version or plane.alias(reference.name, reference.alias)["version"]
+    if serves != reference.name:
+        raise Conflict(
+            f"endpoint {endpoint.name} serves {serves}: {reference.name} cannot be its canary",
+            fix="a canary is another version of the same model; compare models with rml.experiment",
+        )
+    endpoint.canary(int(version), share, wait=wait, timeout=timeout)
+    speak(f"version {version} answers {share:.2%} of the units of endpoint {endpoint.name!r} as a canary")
+    return endpoint
 
 
 def _withdraw(refused: RemoteError, name: str, reference: Any) -> None:

@@ -139,10 +139,11 @@ class Endpoint:
             NotRunning, RemoteError: the version is not ready; until it is, the champion answers.
         """
         from ._rollouts.waiting import wait_for
-        from ._rollouts.wishes import in_parts
+        from ._rollouts.wishes import as_version, in_parts
 
+        version = as_version(version)
         with control() as plane:
-            model = plane.start_canary(self.name, int(version), in_parts(share))["model"]
+            model = plane.start_canary(self.name, version, in_parts(share))["model"]
             if wait:
                 wait_for(plane, [f"{model}/{version}"], timeout, lambda line: None)
         return self

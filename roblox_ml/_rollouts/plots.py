@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._cards.text import escaped, number
+from .showing import signed_share
 
 __all__ = ["forest", "narrowing", "spreads"]
 
@@ -43,7 +44,8 @@ def forest(rows: Sequence[tuple[str, Mapping[str, Any], str]]) -> str:
 
 def narrowing(series: Sequence[Mapping[str, Any]], label: str) -> str:
     """The interval of one relative difference as units came in."""
-    points = [(float(p["units"]), p["relative"]) for p in series if p["relative"].get("low") is not None]
+    # Two looks at the same units are one point: the later one knows more of their outcomes.
+    points = list({float(p["units"]): p["relative"] for p in series if p["relative"].get("low") is not None}.items())
     if len(points) < 2:
         return ""
     # The first intervals are as wide as the sky: what is shown is the later half and what it needs.
@@ -137,7 +139,7 @@ def _percent_ticks(scale: Any, low: float, high: float, y: float) -> list[str]:
 
 
 def _percent(value: Any) -> str:
-    return "?" if value is None else f"{100 * float(value):+.3g} %" if value else "0"
+    return "?" if value is None else signed_share(float(value)) if value else "0"
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str, *, width: int = 1, dash: bool = False) -> str:

@@ -75,11 +75,17 @@ def span(interval: Mapping[str, Any], *, percent: bool) -> str:
     """An estimate and what it may be."""
 
     def shown(value: Any) -> str:
-        return "?" if value is None else f"{100 * value:+.3g} %" if percent else f"{value:+.4g}"
+        return "?" if value is None else signed_share(value) if percent else f"{value:+.4g}"
 
     if interval["low"] is None:
         return f"{shown(interval['estimate'])} (too early for an interval)"
     return f"{shown(interval['estimate'])} ({shown(interval['low'])} to {shown(interval['high'])})"
+
+
+def signed_share(value: float) -> str:
+    """A relative difference: three digits, and whole percents where it is large (never `+1.38e+03 %`)."""
+    scaled = 100 * value
+    return f"{scaled:+,.0f} %" if abs(scaled) >= 999.5 else f"{scaled:+.3g} %"
 
 
 def quantity(value: Any, *, percent: bool = False) -> str:

@@ -23,11 +23,13 @@ __all__ = [
     "as_contexts",
     "as_unit",
     "as_units",
+    "as_version",
     "canary",
     "guardrail",
     "in_parts",
     "log",
     "metric",
+    "percent_or_share",
     "shown_share",
 ]
 
@@ -36,6 +38,42 @@ SCALE = 10_000
 
 class WishError(RmlSdkError):
     """A share, a metric or an arm that cannot be meant."""
+
+
+def percent_or_share(wish: float) -> float:
+    """What `canary=` says without a version: a whole number is percent, as in 5; a fraction is a share, as in 0.05.
+
+    Raises:
+        WishError: it is neither.
+    """
+    if isinstance(wish, int) and not isinstance(wish, bool) and 1 <= wish <= 100:
+        return wish / 100
+    if isinstance(wish, float) and 0 < wish < 1:
+        in_parts(wish, "canary")
+        return wish
+    raise WishError(
+        f"canary is {wish!r}",
+        why="it is a percentage (5), a share (0.05), or another version with its share",
+        fix='rml.deploy("feed/8", canary=5), or canary=rml.canary(version=8, share=0.05)',
+    )
+
+
+def as_version(wish: Any) -> int:
+    """A version's number, as a number or as text.
+
+    Raises:
+        WishError: it is something else.
+    """
+    plain = _plain(wish)
+    if isinstance(plain, int) and not isinstance(plain, bool) and plain > 0:
+        return plain
+    if isinstance(plain, str) and plain.isdecimal() and int(plain) > 0:
+        return int(plain)
+    raise WishError(
+        f"version is {wish!r}",
+        why="a version of the endpoint's model is meant, by its number",
+        fix='8, or rml.models.get("feed@candidate").version',
+    )
 
 
 def in_parts(share: float, what: str = "share") -> int:
@@ -165,7 +203,7 @@ class Metric:
 def canary(version: int, share: float = 0.05) -> Canary:
     """A canary for `rml.deploy(..., canary=...)`: `version` answers a share of the units, always the same ones."""
     in_parts(share)
-    return Canary(int(version), share)
+    return Canary(as_version(version), share)
 
 
 def log(rate: float = 1.0, bodies: bool = False, retention_days: int = 30, data_class: str = "internal") -> Log:

@@ -21,8 +21,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
     """Print a table, or the sentence that says what to do when it would be empty."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    # Names are typed again in the next command: they stay in one piece as long as other columns can give way.
+    for position, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=position == 0)
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     console.print(table if table.row_count else empty)

@@ -47,22 +47,17 @@ def status(json: Json = False) -> None:
         return
     rows = []
     for name, part in parts.items():
-        health = (
-            "[green]ready[/]"
-            if part["ready"]
-            else f"[red]{part['refused']}[/]"
-            if part["refused"]
-            else "[yellow]starting[/]"
-        )
-        rows.append(
-            (name, health, part["url"], " ".join(map(str, part["ports"])), part["pid"], part["restarts"], part["title"])
-        )
+        health = "[green]ready[/]" if part["ready"] else "[red]refused[/]" if part["refused"] else "[yellow]starting[/]"
+        rows.append((name, health, part["url"], " ".join(map(str, part["ports"])), part["pid"], part["restarts"]))
     show(
         "",
-        ("part", "health", "address", "ports", "pid", "restarts", "what"),
+        ("part", "health", "address", "ports", "pid", "restarts"),
         rows,
         empty="nothing is running; start it with: rml up",
     )
+    for name, part in parts.items():
+        if part["refused"] and not part["ready"]:
+            console.print(f"{name}: {part['refused']}", style="red", soft_wrap=True, highlight=False, markup=False)
 
 
 def logs(

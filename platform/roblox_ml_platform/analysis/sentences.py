@@ -82,4 +82,5 @@ def warnings(document: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) 
 
 
 def _signed(share: float) -> str:
-    return f"{100 * share:+.3g} %"
+    percent = 100 * share
+    return f"{percent:+,.0f} %" if abs(percent) >= 999.5 else f"{percent:+.3g} %"

@@ -71,12 +71,12 @@ class Documents:
                 return json_reply(200, server_metadata())
             case ["v2", "health", "live"]:
                 only(request, b"GET")
-                return Reply(200)
+                return json_reply(200, {"live": True})
             case ["v2", "health", "ready"]:
                 only(request, b"GET")
                 if not door.ready:
                     raise Refused(Reason.NOT_READY, "the door has no snapshot from the control plane yet")
-                return Reply(200)
+                return json_reply(200, {"ready": True})
             case ["v2", "models", endpoint, "versions", *_]:
                 door.admit(token, endpoint)
                 raise door.refuse_version(endpoint)

@@ -76,7 +76,8 @@ class Keeper(Recorder):
         if served.status >= 400:
             return
         if decision.reached:
-            self._expose(served, target, now_us)
+            # As of the request's arrival: the client has its answer before this line, and may have told an outcome already.
+            self._expose(served, target, now_us - latency_us)
         if decision.shadows:
             self._ask_shadows(served, target, latency_us, request, answer)
 

@@ -62,7 +62,8 @@ class RestDoor:
             if key in _FORWARDED:
                 if key == b"content-encoding" and pair[1].lower() not in _CODINGS:
                     raise Refused(
-                        Reason.UNSUPPORTED_CODING, f"content-encoding {pair[1][:40]!r}: use gzip, deflate or none"
+                        Reason.UNSUPPORTED_CODING,
+                        f"content-encoding {pair[1][:40].decode('latin-1')!r}: use gzip, deflate or none",
                     )
                 forward.append(pair)
             elif (ours := _OURS.get(key)) is not None:

@@ -52,7 +52,7 @@ def check(*parts: _Checked) -> None:
         raise ManifestInvalid(
             f"{len(found)} value(s) that a cluster would refuse:\n"
             + "\n".join(f"  - {sentence}" for sentence in found),
-            hint="nothing was written or sent",
+            hint="give others: RML_CONTROL_URL=…, RML_STORE=… or the options of `rml manifests --help`; nothing was written or sent",
             details={"findings": found},
         )
 

@@ -148,6 +148,14 @@ def test_an_error_s_lines_are_not_folded(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().err.splitlines()[1:] == [line, " " * 200 + "^^^^"]
 
 
+def test_names_in_a_table_stay_in_one_piece(capsys: pytest.CaptureFixture[str]) -> None:
+    from roblox_ml.cli._console import show
+
+    name = "recommender-20260101-115626-0c4d"
+    show("", ("run", "a", "b"), [(name, "word " * 20, "x" * 60)], empty="")
+    assert name in capsys.readouterr().out
+
+
 def test_facts_of_a_version_are_shown_as_people_read_them() -> None:
     from roblox_ml.cli._models import _plain
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from roblox_ml._rollouts.wishes import WishError
 from roblox_ml.errors import Conflict, NotFound, NotRunning, RemoteError
 
 sdk = import_module("roblox_ml._deploy")
@@ -236,6 +237,37 @@ def test_rollback_and_its_end(servers: Servers) -> None:
     assert endpoint.rollback().version == 1
     with pytest.raises(Conflict, match="nothing to roll back to"):
         endpoint.rollback()
+
+
+@pytest.mark.parametrize("wish", [5, 0.05])
+def test_a_number_as_canary_lets_the_reference_answer_a_share_and_moves_nothing(servers: Servers, wish: float) -> None:
+    sdk.deploy("m/3", say=lambda line: None)
+    said: list[str] = []
+    sdk.deploy("m/8", canary=wish, wait=False, say=said.append)
+    begun = {"version": 8, "share": 500, "isolated": False, "expect": None}
+    assert ("POST", "/v1/endpoints/m/canary", begun) in servers.asked
+    assert servers.endpoints["m"]["version"] == 3
+    assert said == ["version 8 answers 5.00% of the units of endpoint 'm' as a canary"]
+
+
+@pytest.mark.parametrize("wish", [0, 101, 5.0, True, "5", -1])
+def test_a_canary_that_cannot_be_meant_is_refused_before_anything_is_asked(servers: Servers, wish: Any) -> None:
+    with pytest.raises(WishError, match="canary is"):
+        sdk.deploy("m/8", canary=wish, say=lambda line: None)
+    assert servers.asked == []
+
+
+def test_a_canary_of_nothing_of_another_model_or_with_more(servers: Servers) -> None:
+    with pytest.raises(NotFound, match="no endpoint m"):
+        sdk.deploy("m/8", canary=5, say=lambda line: None)
+    sdk.deploy("other/1", "m", say=lambda line: None)
+    with pytest.raises(Conflict, match="endpoint m serves other: m cannot be its canary"):
+        sdk.deploy("m/8", canary=5, say=lambda line: None)
+    with pytest.raises(WishError, match="canary=5 with unit"):
+        sdk.deploy("m/8", canary=5, unit="user_id", say=lambda line: None)
+    with pytest.raises(WishError, match="version is 'candidate'"):
+        sdk.Endpoint("m").canary("candidate")
+    assert not any(path.endswith("/canary") for _, path, _ in servers.asked)
 
 
 def test_what_does_not_exist_is_said(servers: Servers) -> None:

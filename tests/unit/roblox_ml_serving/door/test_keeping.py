@@ -93,6 +93,9 @@ def test_requests_exposures_and_outcomes_are_in_files_when_the_door_has_ended(wi
     assert [(row["unit"], row["experiment"], row["arm"], row["version"]) for row in exposures] == [
         ("u1", "e", "new", 8), ("u2", "e", "new", 8), ("u9", "e", "new", 8),
     ]  # fmt: skip
+    # The arrival's time: an outcome that is told the moment the answer is there is no earlier than its exposure.
+    arrived = {row["inference_id"]: row["at_us"] - row["latency_us"] for row in rows}
+    assert all(row["at_us"] == arrived[row["inference_id"]] for row in exposures if row["unit"] != "u9")
     assert [row["event_id"] for row in kept(rml_home, "events")] == ["e1"]
     assert balanced(rml_home)
 
