@@ -90,6 +90,12 @@ class Documents:
                 if response.status != 200:
                     raise Refused(Reason.NOT_READY, f"endpoint {endpoint!r}: its server says {response.status}")
                 return Reply(200, _answered_by(target))
+            case ["v2", "models", endpoint, "infer"]:  # only with a query: without one it is an inference
+                raise Refused(
+                    Reason.BAD_REQUEST,
+                    f"/v2/models/{endpoint[:200]}/infer takes no query (what stands after '?'); settings are headers, and a token belongs "
+                    'into "authorization: Bearer <token>": addresses end up in logs',
+                )
             case _:
                 raise Refused(
                     Reason.UNKNOWN_ROUTE,

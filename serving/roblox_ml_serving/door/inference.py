@@ -35,6 +35,10 @@ _ID, _VERSION = inference_id.HEADER.encode(), VERSION_HEADER.encode()
 _ARMS, _FALLBACK = ARMS_HEADER.encode(), (FALLBACK_HEADER.encode(), b"1")
 # A challenger that does not answer must leave the champion time to.
 _CHALLENGERS_PART = 0.5
+_EMPTY = (
+    'the body is empty; send {"inputs": [{"name": …, "datatype": …, "shape": […], "data": […]}]}: '
+    "GET /v2/models/{endpoint} says which inputs there are"
+)
 _HUNG_UP = 499
 
 
@@ -88,6 +92,8 @@ class Inference:
         door = self._door
         try:
             decision, target = door.decide(self.endpoint, self.unit, self.context, self.identity)
+            if not body and door.handler(target) is None:  # Triton answers none with tensors of no rows, and 200
+                raise Refused(Reason.BAD_REQUEST, _EMPTY)
         except Refused as refused:
             return refuse(refused, self.extra)
         self._body, self._done = body, done

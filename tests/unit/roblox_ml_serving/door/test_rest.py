@@ -139,6 +139,18 @@ def test_other_routes_say_what_there_is(with_world, method: str, path: str, stat
     with_world(scenario)
 
 
+def test_an_empty_body_and_a_query_are_refused_in_words(with_world) -> None:
+    async def scenario(world) -> None:
+        url = f"{world.url}/v2/models/sentiment/infer"
+        empty = await world.client.post(url)
+        assert empty.status_code == 400 and "the body is empty" in empty.json()["error"]
+        queried = await world.client.post(f"{url}?token=secret", json={"inputs": []})
+        assert queried.status_code == 400 and "takes no query" in queried.json()["error"]
+        assert "secret" not in queried.text
+
+    with_world(scenario)
+
+
 def test_health_metadata_readiness_and_statistics(with_world) -> None:
     async def scenario(world) -> None:
         get = world.client.get
