@@ -27,7 +27,11 @@ __all__ = ["HEADER_LENGTH", "exchange", "judge", "pass_on", "refuse"]
 
 HEADER_LENGTH = b"inference-header-content-length"
 _RETURNED = frozenset((b"content-type", b"content-encoding"))
-_NOT_JSON = b"failed to parse the request JSON"
+# What Triton calls its own internal error, and is a client's broken request. Only so beginning: a model's error may quote anything.
+_NOT_V2 = tuple(
+    b'{"error":"' + words
+    for words in (b"failed to parse the request JSON", b"Unable to parse '", b"failed to get request params")
+)
 
 
 async def exchange(
@@ -59,8 +63,8 @@ def judge(target: Target, answer: Response | UpstreamError) -> Response:
     if answer.status >= 400:
         if lacks_model(answer.status, answer.body):
             raise Lost(_error_text(answer))
-        if answer.status == 500 and _NOT_JSON in answer.body[:512]:
-            return answer._replace(status=400)  # Triton calls a client's broken JSON its own internal error
+        if answer.status == 500 and answer.body.startswith(_NOT_V2):
+            return answer._replace(status=400)  # else one client could take a canary back
     return answer
 
 

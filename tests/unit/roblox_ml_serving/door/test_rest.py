@@ -78,14 +78,33 @@ def test_the_models_own_refusal_passes_unchanged(with_world) -> None:
     with_world(scenario)
 
 
-def test_a_body_that_is_no_json_is_the_clients_fault_whatever_number_the_server_gives_it(with_world) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"failed to parse the request JSON buffer: Invalid value. at 0",
+        b"Unable to parse 'inputs': attempt to access non-existing object member 'inputs'",
+        b"failed to get request params.: attempt to get members for non-object",
+    ],
+)
+def test_a_body_that_is_no_request_is_the_clients_fault_whatever_number_the_server_gives_it(
+    with_world, said: bytes
+) -> None:
     async def scenario(world) -> None:
-        body = b'{"error":"failed to parse the request JSON buffer: Invalid value. at 0"}'
+        body = b'{"error":"' + said + b'"}'
         world.triton.answer = lambda request: (500, {}, body)
         response = await world.infer()
         assert (response.status_code, response.content) == (400, body)
         text = (await world.client.get(f"{world.url}/metrics")).text
         assert f"rml_door_errors_total{{{LABELS}}} 0.0" in text
+
+    with_world(scenario)
+
+
+def test_a_model_that_quotes_such_words_has_failed_itself(with_world) -> None:
+    async def scenario(world) -> None:
+        body = b'{"error":"in ensemble, Unable to parse \'inputs\' of a record"}'
+        world.triton.answer = lambda request: (500, {}, body)
+        assert (await world.infer()).status_code == 500
 
     with_world(scenario)
 
