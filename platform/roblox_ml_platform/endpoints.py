@@ -178,7 +178,7 @@ def rollback(connection: Connection, name: str, actor: str) -> dict[str, Any]:
         back = _before(connection, name)
         if back is None:
             raise Conflict(
-                f"endpoint {name} has nothing to roll back to: {here.model}/{before} is all it ever pointed at",
+                f"endpoint {name} has nothing to roll back to: nothing came before {here.model}/{before}",
                 hint="promote another version, or deploy another reference to this endpoint",
                 details={"version": before},
             )
