@@ -79,7 +79,7 @@ def narrowing(series: Sequence[Mapping[str, Any]], label: str) -> str:
     for units in (first, (first + last) / 2, last):
         anchor = "start" if units == first else "end" if units == last else "middle"
         parts.append(
-            f'<text x="{x(units):.1f}" y="{bottom + 18}" text-anchor="{anchor}" fill="currentColor">{number(units)}</text>'
+            f'<text x="{x(units):.1f}" y="{bottom + 18}" text-anchor="{anchor}" fill="currentColor">{number(round(units))}</text>'
         )
     parts.append(f'<text x="{left}" y="16" fill="currentColor">{escaped(f"{label}, relative difference"[:80])}</text>')
     parts.append(_caption("units in both arms", height))

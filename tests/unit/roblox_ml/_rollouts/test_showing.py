@@ -38,3 +38,8 @@ def test_a_long_unit_is_not_repeated_in_full() -> None:
     with pytest.raises(InputError) as refused:
         about("x" * 300, None)
     assert len(str(refused.value)) < 250
+
+
+def test_units_on_the_axis_are_whole() -> None:
+    drawn = narrowing([look(221, 0.1), look(300, 0.2)], "ctr")
+    assert ">221<" in drawn and ">300<" in drawn and ".0<" not in drawn
