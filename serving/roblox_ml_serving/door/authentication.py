@@ -2,44 +2,26 @@
 
 The control plane feeds the door hashes of service tokens and what each may ask (`KeyFeed`); the door keeps them on disk, so that it
 outlives the control plane, and never the tokens themselves. The home's own token is always known. A person's signed token is shown to
-the control plane once a minute (`prove`); what is checked after that is what it said.
+the control plane once a minute (`signed.py`); what is checked after that is what it said.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from types import MappingProxyType
 
+from .key import ANONYMOUS, Key
 from .refusals import Reason, Refused
+from .signed import SignedTokens, is_signed
 
-__all__ = ["ANONYMOUS", "Authentication", "Key"]
+__all__ = ["Authentication"]
 
 _KEPT = 10_000
-_REFUSED_S = 10.0
 _HOW = 'send "authorization: Bearer <token>"; `rml tokens create` makes one that may only ask models'
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """What one token may ask.
-
-    Attributes:
-        models: the models; None: every one.
-        operator: whether it may read the door's metrics.
-    """
-
-    principal: str
-    models: frozenset[str] | None = None
-    expires_at: float = float("inf")
-    operator: bool = False
-
-
-ANONYMOUS = Key("anonymous", operator=True)
 
 
 @dataclass(slots=True)
@@ -54,10 +36,8 @@ class Authentication:
     home_token: str | None
     anonymous: bool = False
     keys: Mapping[str, Key] = field(default_factory=lambda: MappingProxyType({}))
-    ask: Callable[[str], Awaitable[Key]] | None = None  # who a signed token is; raises Refused where it is nobody
+    signed: SignedTokens | None = None  # None: nobody is asked who a signed token is
     _seen: dict[str, Key] = field(default_factory=dict)
-    _signed: dict[str, Key | Refused] = field(default_factory=dict)
-    _asking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     def replace(self, keys: Mapping[str, Key]) -> None:
         """The control plane's current keys, by the sha256 of the token."""
@@ -66,38 +46,19 @@ class Authentication:
 
     def unproved(self, authorization: str | None) -> bool:
         """Whether `prove` must be awaited before any of the checks: a signed token that is new, or was proved a while ago."""
-        if self.ask is None or authorization is None or authorization in self._seen:
+        if self.signed is None or authorization is None or authorization in self._seen:
             return False
         token = _bearer(authorization)
-        if token is None or not _is_signed(token):
-            return False
-        known = self._signed.get(token)
-        if isinstance(known, Key):
-            return known.expires_at <= time.time()
-        return known is None
+        return token is not None and is_signed(token) and self.signed.unproved(token)
 
     async def prove(self, authorization: str | None) -> None:
-        """Ask who a signed token is, where that is not known. Those who come with the same one wait for one answer."""
-        if not self.unproved(authorization):
-            return
-        token = _bearer(authorization or "") or ""
-        task = self._asking.get(token)
-        if task is None:
-            task = self._asking[token] = asyncio.ensure_future(self._ask_once(token))
-            task.add_done_callback(lambda _: self._asking.pop(token, None))
-        await asyncio.shield(task)
+        """Ask who a signed token is, where that is not known.
 
-    async def _ask_once(self, token: str) -> None:
-        assert self.ask is not None
-        try:
-            found: Key | Refused = await self.ask(token)
-        except Refused as refused:
-            found = refused
-            # For a moment the answer stands: a broken client must not ask the control plane with each request.
-            asyncio.get_running_loop().call_later(_REFUSED_S, self._signed.pop, token, None)
-        if len(self._signed) >= _KEPT:
-            self._signed.clear()
-        self._signed[token] = found
+        Raises:
+            Refused: too many unknown ones came at once.
+        """
+        if self.signed is not None and self.unproved(authorization):
+            await self.signed.prove(_bearer(authorization or "") or "")
 
     def check(self, authorization: str | None, model: str) -> str:
         """The principal that may ask the model.
@@ -148,8 +109,10 @@ class Authentication:
         raw = token.encode("utf-8", "replace")
         if self.home_token and hmac.compare_digest(raw, self.home_token.encode()):
             found: Key | None = Key("local", operator=True)
-        elif _is_signed(token):
-            return self._signed_key(token)
+        elif is_signed(token):
+            if self.signed is None:
+                raise Refused(Reason.UNAUTHENTICATED, f"this door asks nobody who a signed token is; {_HOW}")
+            return self.signed.key(token)  # not kept with the others, because it is asked about again
         else:
             found = self.keys.get(sha256(raw).hexdigest())
         if found is None:
@@ -161,21 +124,7 @@ class Authentication:
         self._seen[authorization] = found
         return found
 
-    def _signed_key(self, token: str) -> Key:
-        """What the control plane said of it; not kept with the others, because it is asked again."""
-        known = self._signed.get(token)
-        if isinstance(known, Refused):
-            raise Refused.of(known.refusal)
-        if known is None:
-            raise Refused(Reason.UNAUTHENTICATED, f"this door asks nobody who a signed token is; {_HOW}")
-        return known
-
 
 def _bearer(authorization: str) -> str | None:
     scheme, _, token = authorization.partition(" ")
     return (token.strip() or None) if scheme.lower() == "bearer" else None
-
-
-def _is_signed(token: str) -> bool:
-    """Whether it claims to be a JWT."""
-    return token.count(".") == 2 and token.startswith("ey")

@@ -22,7 +22,8 @@ from roblox_ml_core.http import Pool, UpstreamError
 from roblox_ml_core.settings import ControlPlaneSettings, HomeSettings
 from roblox_ml_core.telemetry import log
 
-from .authentication import Authentication, Key
+from .authentication import Authentication
+from .key import Key
 from .refusals import Reason, Refused
 
 __all__ = ["KeyFeed", "KeysInvalid", "read_keys"]

@@ -69,6 +69,10 @@ class Metrics:
             "rml_door_fallbacks", "Requests of a challenger that the champion answered", ("endpoint", "version"),
             registry=self.registry,
         )  # fmt: skip
+        self.turned_away = Counter(
+            "rml_door_tokens_turned_away", "Signed tokens not verified because too many unknown ones came",
+            registry=self.registry,
+        )  # fmt: skip
         self.generation = Gauge(
             "rml_door_snapshot_generation", "Generation of the snapshot in use", registry=self.registry
         )

@@ -30,6 +30,7 @@ from .keys import KeyFeed
 from .reporting import Reporter, door_name
 from .rest import RestDoor
 from .service import Door
+from .signed import SignedTokens
 from .tracing import tracing_of
 
 __all__ = ["PortTaken", "run", "serve"]
@@ -76,7 +77,7 @@ async def serve(
     door.auth = Authentication(home.read_token(), anonymous=loopback and not settings.require_token)
     door.tracing = tracing_of()
     keys = KeyFeed(door.auth, control=control, home=home)
-    door.auth.ask = keys.introspect
+    door.auth.signed = SignedTokens(keys.introspect, door.metrics.turned_away.inc)
     keys.start_from_disk()
     following_keys = asyncio.create_task(keys.run())
     reporter = Reporter(door.metrics, door_name(int(listening.getsockname()[1])), control, home)

@@ -89,7 +89,8 @@ def eventually(what: str, ready: Callable[[], Any], timeout: float = 60.0) -> An
 class World:
     """The processes, two registered versions, and an agent's reports for them."""
 
-    def __init__(self, home: Path, port: Callable[[], int]) -> None:
+    def __init__(self, home: Path, port: Callable[[], int], grpc: str = "127.0.0.1:1") -> None:
+        self.grpc = grpc  # the model server's, where a test has one
         control, door = port(), port()
         self.environment = {
             **os.environ, "RML_HOME": str(home), "RML_CONTROL_PORT": str(control), "RML_CONTROL_URL": f"http://127.0.0.1:{control}",
@@ -131,7 +132,7 @@ class World:
     def _report(self) -> None:
         while not self._stop.is_set():
             with contextlib.suppress(Unavailable):  # a test may end the control plane
-                self.client.report("triton", self.models.address, "127.0.0.1:1", self.states)
+                self.client.report("triton", self.models.address, self.grpc, self.states)
             self._stop.wait(2)
 
     def close(self) -> None:

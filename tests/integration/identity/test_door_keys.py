@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,21 +54,46 @@ def world(
         "subjects": {"system:serviceaccount:games:*": ["model:feed=infer"]},
     }  # fmt: skip
     monkeypatch.setenv("RML_IDENTITY_ISSUERS", json.dumps([cluster]))
-    found = guarding.World(rml_home, free_port)
+    server, address = model_server()
+    found = guarding.World(rml_home, free_port, address)
     yield found
     found.close()
+    server.stop(None)
+
+
+def model_server() -> tuple[Any, str]:
+    """What Triton answers over gRPC: the request's id, so that one sees whose answer it is."""
+
+    def infer(request: v2.ModelInferRequest, _: Any) -> v2.ModelInferResponse:
+        return v2.ModelInferResponse(model_name=request.model_name, id=request.id)
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        infer, v2.ModelInferRequest.FromString, v2.ModelInferResponse.SerializeToString
+    )
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": handler}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    return server, f"127.0.0.1:{port}"
 
 
 def ask_grpc(address: str, token: str) -> str:
+    """The status, and OK only with the answer to this very request."""
     with grpc.insecure_channel(address) as channel:
         infer = channel.unary_unary(
             "/inference.GRPCInferenceService/ModelInfer",
             v2.ModelInferRequest.SerializeToString,
             v2.ModelInferResponse.FromString,
         )
-        with pytest.raises(grpc.RpcError) as refused:
-            infer(v2.ModelInferRequest(model_name="feed"), metadata=[("authorization", f"Bearer {token}")], timeout=10)
-        return str(refused.value.code().name)
+        request = v2.ModelInferRequest(model_name="feed", id=token[-6:])
+        try:
+            answer = infer(request, metadata=[("authorization", f"Bearer {token}")], timeout=10)
+        except grpc.RpcError as refused:
+            return str(refused.code().name)
+        assert (answer.model_name, answer.id) == ("feed", token[-6:])
+        return "OK"
 
 
 def test_a_token_asks_what_it_may_until_it_is_revoked_with_or_without_a_control_plane(
@@ -98,13 +124,12 @@ def test_a_token_asks_what_it_may_until_it_is_revoked_with_or_without_a_control_
 
     log = (rml_home / "roblox_ml_serving.door.log").read_text()
     address = next(line for line in log.splitlines() if line.startswith("door: ")).rpartition("gRPC ")[2]
-    # Proved, it gets as far as a model server that speaks no gRPC.
-    wanted = {"rml_nobody": "UNAUTHENTICATED", other["token"]: "PERMISSION_DENIED", game["token"]: "UNAVAILABLE"}
+    wanted = {"rml_nobody": "UNAUTHENTICATED", other["token"]: "PERMISSION_DENIED", game["token"]: "OK"}
     assert {token: ask_grpc(address, token) for token in wanted} == wanted
 
     pod = signed("games")
     assert [ask(token).status_code for token in (pod, pod, signed("other"))] == [200, 200, 403]
-    assert ask_grpc(address, pod) == "UNAVAILABLE"
+    assert ask_grpc(address, pod) == "OK"
     stranger = ask(signed("games", key=rsa.generate_private_key(public_exponent=65537, key_size=2048)))
     assert stranger.status_code == 401 and "rml login" in stranger.json()["error"]
 
@@ -114,7 +139,9 @@ def test_a_token_asks_what_it_may_until_it_is_revoked_with_or_without_a_control_
     plane, door = world.processes
     plane.send_signal(signal.SIGKILL)
     plane.wait()
-    assert [ask(one["token"]).status_code for one in (game, other, short)] == [200, 403, 401]
+    tokens = [one["token"] for one in (game, other, short)]
+    assert [ask(one).status_code for one in tokens] == [200, 403, 401]
+    assert [ask_grpc(address, one) for one in tokens] == ["OK", "PERMISSION_DENIED", "UNAUTHENTICATED"]
     door.terminate()
     door.wait(30)
     world.processes[:] = [world._start("roblox_ml_serving.door", rml_home)]

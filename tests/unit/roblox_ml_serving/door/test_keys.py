@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from roblox_ml_core.settings import ControlPlaneSettings, DoorSettings, HomeSettings
-from roblox_ml_serving.door.authentication import Authentication, Key
+from roblox_ml_serving.door.authentication import Authentication
+from roblox_ml_serving.door.key import Key
 from roblox_ml_serving.door.keys import KeyFeed, KeysInvalid, read_keys
 from roblox_ml_serving.door.refusals import Reason, Refused
 from roblox_ml_serving.door.service import Door
@@ -161,40 +162,6 @@ def test_the_feed_follows_outlives_the_control_plane_and_starts_from_disk(kit: A
 
 
 SIGNED = "eyJh.eyJz.c2ln"
-
-
-def test_a_signed_token_is_asked_for_once_by_all_who_come_with_it_and_again_when_its_minute_is_over() -> None:
-    asked: list[str] = []
-    answers: list[Key | Refused] = [
-        Key("ann", frozenset({"feed"}), time.time() + 60),
-        Refused(Reason.UNAUTHENTICATED, "ended"),
-    ]
-
-    async def who(token: str) -> Key:
-        asked.append(token)
-        await asyncio.sleep(0.01)
-        answer = answers[len(asked) - 1]
-        if isinstance(answer, Refused):
-            raise answer
-        return answer
-
-    async def scenario() -> None:
-        auth, bearer = Authentication("home", anonymous=True, ask=who), f"Bearer {SIGNED}"
-        assert auth.unproved(bearer) and not auth.unproved(None) and not auth.unproved("Bearer home")
-        waiting = [asyncio.create_task(auth.prove(bearer)) for _ in range(5)]
-        await asyncio.sleep(0.001)
-        waiting[0].cancel()  # whoever asked first and left does not take the answer with it
-        await asyncio.gather(*waiting, return_exceptions=True)
-        assert asked == [SIGNED] and not auth.unproved(bearer)
-        assert auth.check(bearer, "feed") == "ann"
-        assert reason(lambda: auth.check(bearer, "toxicity")) is Reason.FORBIDDEN
-        auth._signed[SIGNED] = Key("ann", None, time.time() - 1)
-        assert auth.unproved(bearer)
-        await auth.prove(bearer)
-        assert len(asked) == 2 and not auth.unproved(bearer), "a refusal stands for a moment too"
-        assert reason(lambda: auth.check(bearer, "feed")) is Reason.UNAUTHENTICATED
-
-    asyncio.run(scenario())
 
 
 def test_without_anybody_to_ask_a_signed_token_opens_nothing() -> None:
