@@ -9,10 +9,10 @@ from typing import Any
 
 from ._predict import InputError, Prediction, Tensor
 
-__all__ = ["about", "answered", "unit_of"]
+__all__ = ["ID_HEADER", "about", "answered", "unit_of"]
 
 VERSION_HEADER = "x-rml-model-version"
-_ID_HEADER = "x-rml-inference-id"
+ID_HEADER = "x-rml-inference-id"
 _MAX_UNIT = 256
 
 
@@ -28,7 +28,7 @@ def answered(tensors: list[Tensor], headers: dict[str, Any], parameters: Mapping
     version = headers.get(VERSION_HEADER)
     arms = dict(pair.split("=", 1) for pair in str(headers.get("x-rml-arms") or "").split(",") if "=" in pair)
     return Prediction(
-        tensors, version=int(version) if version else None, inference_id=headers.get(_ID_HEADER), arms=arms,
+        tensors, version=int(version) if version else None, inference_id=headers.get(ID_HEADER), arms=arms,
         fallback="x-rml-fallback" in headers, parameters=parameters,
     )  # fmt: skip
 

@@ -113,16 +113,20 @@ class Endpoint:
             InputError: the endpoint ranks nothing, or these are no ids and numbers.
             NotFound, RemoteError, NotRunning: the door's own answer.
         """
+        asked = self._to_rank(user, candidates, features)
+        who = unit if unit is not None else unit_of(user)
+        return Ranking(self.predict(asked, unit=who, context=context, timeout=timeout))
+
+    def _to_rank(self, user: Any, candidates: Any, features: Mapping[str, float] | None) -> dict[str, list[Any]]:
+        """The inputs of a question to a ranker; looked up again where they do not fit what was known."""
         known = self._inputs is not None
         try:
-            asked = inputs_of(self.name, self.inputs(), user, candidates, features)
+            return inputs_of(self.name, self.inputs(), user, candidates, features)
         except InputError:
             if not known:
                 raise
             self._inputs = None  # what was known may be an older version's
-            asked = inputs_of(self.name, self.inputs(), user, candidates, features)
-        who = unit if unit is not None else unit_of(user)
-        return Ranking(self.predict(asked, unit=who, context=context, timeout=timeout))
+            return inputs_of(self.name, self.inputs(), user, candidates, features)
 
     def inputs(self) -> list[dict[str, Any]]:
         """What the model takes: name, datatype, shape of each input. Asked once, and again when something no longer fits."""

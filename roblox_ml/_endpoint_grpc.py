@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._addresses import grpc_address
-from ._asked import about, answered
+from ._asked import ID_HEADER, about, answered, unit_of
 from ._credentials import token_for
 from ._predict import InputError, Prediction, from_grpc, said_by, to_grpc
+from ._ranking import Ranking
 from .errors import MissingExtra, NotFound, NotRunning, RemoteError
 
 if TYPE_CHECKING:
@@ -73,13 +74,32 @@ class GrpcEndpoint:
             raise self._error(error) from None
         return answered(from_grpc(response), dict(done.trailing_metadata() or ()), said_by(response))
 
+    def rank(
+        self,
+        user: str | int | None,
+        candidates: Any,
+        features: Mapping[str, float] | None = None,
+        *,
+        unit: str | int | None = None,
+        context: Mapping[str, Any] | None = None,
+        timeout: float = 30.0,
+    ) -> Ranking:
+        """The same as `Endpoint.rank`, over gRPC; what the model takes is asked over REST, once.
+
+        Raises:
+            As `Endpoint.rank` and `predict`.
+        """
+        asked = self._owner._to_rank(user, candidates, features)
+        who = unit if unit is not None else unit_of(user)
+        return Ranking(self.predict(asked, unit=who, context=context, timeout=timeout))
+
     def _error(self, error: Any) -> RemoteError | NotRunning:
         self._owner._inputs = None
         code, details = error.code().name, error.details() or ""
         where = f"endpoint {self._owner.name!r} over gRPC"
         if code == "NOT_FOUND":
             return NotFound(details, code=code, where=where, status=404)
-        if code == "UNAVAILABLE" and "endpoint" not in details:  # gRPC's own words: nobody listens
+        if code == "UNAVAILABLE" and ID_HEADER not in dict(error.trailing_metadata() or ()):  # not the door's word
             return NotRunning(
                 f"the door at {self.address} does not answer: {details}",
                 fix="start it with `rml up`, or set RML_DOOR_GRPC",

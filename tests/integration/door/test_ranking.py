@@ -22,6 +22,7 @@ import tritonclient.grpc as grpc_client
 
 import roblox_ml as rml
 from roblox_ml._endpoint import Endpoint
+from roblox_ml._predict import InputError
 
 pytestmark = pytest.mark.triton
 
@@ -228,6 +229,10 @@ def test_the_sdk_ranks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert best.scores == pytest.approx(scores)
     over_grpc = endpoint.grpc.predict({"USER": ["ann"], "CANDIDATES": [11, 12, 13, 20], "CONTEXT": ['{"hour": 17}']})
     assert over_grpc.outputs["ITEMS"] == items and over_grpc.parameters["features_defaulted"] == defaulted
+    ranked = endpoint.grpc.rank("ann", [11, 12, 13, 20], {"hour": 17})
+    assert (ranked.items, ranked.defaulted, ranked.version) == (items, defaulted, 1)
+    with pytest.raises(InputError, match="ids are integers"):
+        endpoint.grpc.rank("ann", ["eleven"])
     nobody = endpoint.rank(None, [])
     assert list(nobody) == []
 
