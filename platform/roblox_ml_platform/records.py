@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, or_, select
 
 from . import tables as t
 from .database import now
@@ -29,12 +29,14 @@ def dirty(connection: Connection, model: str) -> None:
 def read_audit(
     connection: Connection, before: int | None, limit: int, subject: str | None = None, outcome: str | None = None
 ) -> list[dict[str, Any]]:
-    """The latest audit rows first; page on with the last row's id as `before`."""
+    """The latest audit rows first, of a subject and its parts; page on with the last row's id as `before`."""
     query = select(t.audit).order_by(t.audit.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(t.audit.c.id < before)
     if subject is not None:
-        query = query.where(t.audit.c.subject == subject)
+        # A model's versions (m/3) and aliases (m@champion), an endpoint's shadows (e/name) are its own.
+        parts = [t.audit.c.subject.startswith(f"{subject}{mark}", autoescape=True) for mark in "/@"]
+        query = query.where(or_(t.audit.c.subject == subject, *parts))
     if outcome is not None:
         query = query.where(t.audit.c.outcome == outcome)
     return [{**row, "at": iso(row["at"])} for row in connection.execute(query).mappings()]

@@ -1,4 +1,4 @@
-"""Wait until a model server has a version ready: the one thing between a wish and its effect that takes time."""
+"""Wait for a wish's effect: until a model server has its versions ready, and the door has heard of it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..errors import NotRunning, RemoteError
+from .._addresses import control, door_url
+from ..errors import NotRunning, RemoteError, RmlSdkError
 
 __all__ = ["resolved", "wait_for"]
 
-_POLL_S = 0.1
+_POLL_S, _DOOR_S = 0.1, 2.0
 
 
 def resolved(plane: Any, ref: str) -> tuple[str, int]:
@@ -23,7 +24,7 @@ def resolved(plane: Any, ref: str) -> tuple[str, int]:
 
 
 def wait_for(plane: Any, refs: Iterable[str], timeout: float, say: Callable[[str], None]) -> None:
-    """Return when some model server has each of `refs` ready.
+    """Return when some model server has each of `refs` ready, and the door follows.
 
     Raises:
         RemoteError: every server that spoke of a version refused it.
@@ -47,6 +48,27 @@ def wait_for(plane: Any, refs: Iterable[str], timeout: float, say: Callable[[str
                 )
             time.sleep(_POLL_S)
         say(f"  {model}/{version} is ready")
+    _door_follows(started + timeout)
+
+
+def _door_follows(deadline: float) -> None:
+    """Return when the door that this process asks has the control plane's present snapshot: its next answer is by the wish.
+
+    Where there is no such door, or the snapshot is not this caller's to read, there is nothing to wait for.
+    """
+    import httpx
+
+    try:
+        with control() as plane:
+            wanted = int(plane.snapshot()["generation"])
+        while time.monotonic() < deadline:
+            answer = httpx.get(f"{door_url()}/v2/health/ready", timeout=_DOOR_S)
+            followed = answer.json().get("generation") if answer.status_code == 200 else None
+            if followed is None or int(followed) >= wanted:
+                return
+            time.sleep(_POLL_S / 5)
+    except (RmlSdkError, httpx.HTTPError, ValueError):
+        return
 
 
 def _states(servers: Any, model: str, version: int) -> list[tuple[str, str]]:

@@ -68,10 +68,12 @@ class Authentication:
         """
         key = self._key(authorization)
         if key.models is not None and model not in key.models:
+            who, _, token = key.principal.partition(" with token ")
+            limits = "; the token may have narrower limits of its own: rml tokens list" if token else ""
             raise Refused(
                 Reason.FORBIDDEN,
                 f"{key.principal} may not ask model {model!r}; an administrator of it can give the role: "
-                f"rml grants give {key.principal} model:{model} infer",
+                f"rml grants give {who} model:{model} infer" + limits,
             )
         return key.principal
 

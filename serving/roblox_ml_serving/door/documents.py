@@ -76,7 +76,7 @@ class Documents:
                 only(request, b"GET")
                 if not door.ready:
                     raise Refused(Reason.NOT_READY, "the door has no snapshot from the control plane yet")
-                return json_reply(200, {"ready": True})
+                return json_reply(200, {"ready": True, "generation": door.snapshot.generation})
             case ["v2", "models", endpoint, "versions", *_]:
                 door.admit(token, endpoint)
                 raise door.refuse_version(endpoint)

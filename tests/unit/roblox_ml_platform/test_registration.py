@@ -156,6 +156,10 @@ def test_every_change_is_in_the_audit_trail(client: TestClient, body: Body) -> N
     assert {row["actor"] for row in rows} == {"ann"}
     only = client.get("/v1/audit", params={"subject": "scale/2", "limit": 1}).json()["audit"]
     assert [row["action"] for row in only] == ["version.delete"]
+    parts = {row["subject"] for row in client.get("/v1/audit", params={"subject": "scale"}).json()["audit"]}
+    assert parts == {"scale/1", "scale/2", "scale@champion"}
+    assert client.get("/v1/audit", params={"subject": "scal"}).json()["audit"] == []
+    assert client.get("/v1/audit", params={"subject": "scal%"}).json()["audit"] == []
 
 
 def test_an_alias_of_a_model_that_does_not_exist_says_that_the_model_is_missing(client: TestClient) -> None:

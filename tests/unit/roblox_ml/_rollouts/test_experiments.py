@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -15,7 +17,9 @@ from roblox_ml_core.settings import RecordsSettings
 from typer.testing import CliRunner
 
 import roblox_ml as rml
+from roblox_ml._addresses import control
 from roblox_ml._rollouts.experiments import _arms
+from roblox_ml._rollouts.waiting import wait_for
 from roblox_ml._rollouts.wishes import SCALE, WishError, in_parts
 from roblox_ml.cli import app
 from roblox_ml.errors import Conflict, NotFound, NotRunning, RemoteError
@@ -103,6 +107,33 @@ def test_waiting_ends_with_the_version_or_with_why_not(plane: Any) -> None:
     plane.holds(2, state="failed", reason="out of memory")
     with pytest.raises(RemoteError, match="out of memory"):
         rml.shadow("feed", "feed/2", timeout=5, **QUIET)
+
+
+def test_waiting_ends_when_the_door_has_heard_of_it(plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next answer of the door that this process asks is by the wish."""
+    heard, asked = [plane.client.snapshot()["generation"] - 1], []
+
+    class Door(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if len(asked) == 4:
+                heard[0] = plane.client.snapshot()["generation"]
+            body = json.dumps({"ready": True, "generation": heard[0]}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Door) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("RML_DOOR_URL", f"http://127.0.0.1:{server.server_port}")
+        with control() as client:
+            wait_for(client, [], 60, print)
+        server.shutdown()
+    assert asked == ["/v2/health/ready"] * 4
 
 
 @given(weights=st.lists(st.floats(0.001, 1000), min_size=2, max_size=16))

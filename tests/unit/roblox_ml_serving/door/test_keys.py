@@ -82,6 +82,14 @@ def test_what_is_no_token_is_told_what_one_is(text: str) -> None:
         auth.check(text, "feed")
 
 
+def test_a_refused_token_s_owner_is_told_what_to_type() -> None:
+    auth = Authentication(None, keys={digest("t"): Key("service:discovery/games with token games", frozenset())})
+    with pytest.raises(Refused) as refused:
+        auth.check("Bearer t", "feed")
+    said = str(refused.value)
+    assert "rml grants give service:discovery/games model:feed infer;" in said and "rml tokens list" in said
+
+
 def test_an_operator_reads_metrics_and_others_do_not() -> None:
     auth = Authentication(None)
     auth.replace({digest(TOKENS[0]): Key("o", operator=True), digest(TOKENS[1]): Key("c")})

@@ -173,9 +173,10 @@ def test_an_empty_body_and_a_query_are_refused_in_words(with_world) -> None:
 def test_health_metadata_readiness_and_statistics(with_world) -> None:
     async def scenario(world) -> None:
         get = world.client.get
-        for what in ("live", "ready"):  # with a body: KServe's client reads it
+        # With a body: KServe's client reads it.
+        for what, told in (("live", {}), ("ready", {"generation": 1})):
             answer = await get(f"{world.url}/v2/health/{what}")
-            assert (answer.status_code, answer.json()) == (200, {what: True})
+            assert (answer.status_code, answer.json()) == (200, {what: True, **told})
         assert (await get(f"{world.url}/v2")).json()["name"] == "roblox-ml-door"
         described = await get(f"{world.url}/v2/models/sentiment")
         assert described.json() == {"name": "sentiment", "versions": ["3"], "inputs": [], "outputs": []}
