@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 RML    := $(VENV)/bin/rml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint format bench bench-sdk bench-text bench-router bench-experiments bench-chaos soak-text peers up down status lock clean test-kube step-image
+.PHONY: help setup demo test test-unit lint format bench bench-sdk bench-text bench-router bench-experiments bench-chaos bench-ranking soak-text peers up down status lock clean test-kube step-image
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,7 +33,7 @@ format: setup ## let ruff rewrite what it can
 	@$(VENV)/bin/ruff check --fix-only -q .
 	@$(VENV)/bin/ruff format -q .
 
-bench: bench-sdk bench-text bench-router bench-experiments bench-chaos ## every benchmark
+bench: bench-sdk bench-text bench-router bench-ranking bench-experiments bench-chaos ## every benchmark
 
 bench-sdk: setup ## what the SDK costs: capture, compile, first line of a step, environments
 	@$(PY) -m benchmarks.sdk
@@ -51,6 +51,9 @@ bench-experiments: setup ## simulated experiments: false alarms under peeking, p
 
 bench-chaos: setup ## moves, kills, a full disk and 3x overload under 1,000 requests a second: what clients notice
 	@$(PY) -m benchmarks.chaos $(ARGS)
+
+bench-ranking: setup ## how long one ranking of 100 to 10,000 candidates holds the door's event loop
+	@$(PY) -m benchmarks.ranking $(ARGS)
 
 peers: setup ## the other servers that bench-text FULL=1 compares with: .peers from its own locks (gigabytes)
 	@$(PY) scripts/setup_peers.py

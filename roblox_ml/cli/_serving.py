@@ -20,11 +20,19 @@ def add_to(app: typer.Typer) -> None:
 def deploy(
     reference: Annotated[str, typer.Argument(metavar="NAME@ALIAS | NAME/VERSION")],
     name: Annotated[str | None, typer.Option(help="Endpoint name; the model's when not given.")] = None,
+    unit: Annotated[str | None, typer.Option(help="What experiments and canaries keep to; user_id at first.")] = None,
+    canary: Annotated[
+        float | None,
+        typer.Option(help="Not all: so many percent (5), or such a share (0.05), of the endpoint that is there."),
+    ] = None,
 ) -> None:
     """Put a model behind the door; starts what is not running."""
     import roblox_ml as rml
 
-    endpoint = rml.deploy(reference, name)
+    if canary is not None:
+        rml.deploy(reference, name, unit=unit, canary=int(canary) if canary.is_integer() else canary)
+        return
+    endpoint = rml.deploy(reference, name, unit=unit)
     console.print(f"{endpoint.name} serves version {endpoint.version} at {endpoint.url}")
     endpoint.curl()
 
